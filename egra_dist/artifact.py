@@ -1,0 +1,152 @@
+"""Folders that are either whole or absent, and know what they were made from.
+
+Every step of the pipeline writes one artifact: a folder with a ``manifest.json`` (schema version,
+kind, counts, settings, and the digests of its inputs). It is written under a temporary name and
+renamed when whole, so that a step that died leaves nothing that looks finished, and a step whose
+digest is already on disk is not run again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from egra_dist.errors import UserError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_WRITE_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is and what it was made from.
+
+    Attributes:
+        kind: What the folder holds, e.g. ``"catalog"`` or ``"knn"``.
+        digest: Identity of the content, see :func:`digest_of`.
+        settings: The settings that shaped it.
+        inputs: Digests of the artifacts it was made from, by name.
+        counts: Sizes and other facts worth knowing without opening the data.
+        schema: Version of the folder's layout.
+    """
+
+    kind: str
+    digest: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Writes ``manifest.json`` into ``folder``, as the last file of an artifact."""
+        write_json(folder / MANIFEST, asdict(self))
+
+
+def digest_of(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Digest of what an artifact is made from: equal digests mean equal content.
+
+    Args:
+        kind: What the artifact holds.
+        settings: JSON-serialisable settings that shape the content.
+        inputs: Digests of the inputs, by name.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    recipe = {"kind": kind, "schema": SCHEMA_VERSION, "settings": settings, "inputs": inputs}
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: Path, kind: str) -> Manifest:
+    """Reads the manifest of a finished artifact.
+
+    Raises:
+        UserError: If there is none, or it is of another kind or schema version.
+    """
+    path = folder / MANIFEST
+    try:
+        fields = json.loads(path.read_text())
+        manifest = Manifest(**fields)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a {kind} folder (it has no {MANIFEST})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise UserError(f"{path}: not a readable manifest: {error}") from None
+    if manifest.kind != kind:
+        raise UserError(f"{path}: kind is {manifest.kind!r}, expected {kind!r}")
+    if manifest.schema != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema is {manifest.schema}, this version reads {SCHEMA_VERSION}")
+    return manifest
+
+
+def is_finished(folder: Path, kind: str, digest: str) -> bool:
+    """Whether ``folder`` holds the whole artifact with this digest."""
+    try:
+        return read_manifest(folder, kind).digest == digest
+    except UserError:
+        return False
+
+
+def partial_folder(folder: Path) -> Path:
+    """The temporary sibling under which ``folder`` is written."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+@contextmanager
+def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
+    """Yields a temporary sibling of ``folder`` that takes its name when the block succeeds.
+
+    Args:
+        folder: Where the artifact will stand. An earlier one there is replaced.
+        keep_partial: Keep the temporary folder when the block fails, and go on in it next time:
+            for long steps that resume. Otherwise it is removed.
+
+    Yields:
+        The temporary folder, created.
+
+    Raises:
+        UserError: If the folder cannot be written (read-only, disk full).
+    """
+    partial = partial_folder(folder)
+    try:
+        if not keep_partial and partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        _take_place(partial, folder)
+    except OSError as error:
+        if error.errno not in _WRITE_FAILURES:
+            raise
+        raise UserError(f"{folder}: cannot be written: {os.strerror(error.errno)}") from error
+    finally:
+        if not keep_partial:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _take_place(partial: Path, folder: Path) -> None:
+    if folder.exists():
+        replaced = folder.with_name(f".{folder.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        partial.rename(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that readers see the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""What is known: schema, readers, features, synthetic data."""

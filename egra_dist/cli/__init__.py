@@ -1,0 +1,30 @@
+"""The command line: one module per group of verbs, one way to report a user's mistake."""
+
+import sys
+from importlib import import_module
+
+import typer
+
+from egra_dist.errors import UserError
+
+app = typer.Typer(
+    name="egra-dist",
+    help="Train EGRA, a multimodal graph recommender, on a laptop or on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+_MODULES = ("catalog",)
+
+
+def main() -> None:
+    """Entry point of ``egra-dist``: a user's mistake is one line and exit status 2."""
+    for module in _MODULES:
+        import_module(f"egra_dist.cli.{module}").register(app)
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"egra-dist: error: {error}\n")
+        sys.exit(2)

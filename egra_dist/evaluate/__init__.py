@@ -1,0 +1,1 @@
+"""How good it is: full ranking, metrics, shallow baselines."""

@@ -1,0 +1,1 @@
+"""Who is linked: item graph, behaviour graph, partitions."""

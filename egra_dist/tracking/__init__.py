@@ -1,0 +1,1 @@
+"""What is recorded: MLflow, progress, figures."""

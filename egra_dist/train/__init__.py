@@ -1,0 +1,1 @@
+"""How it is learned: the loop, batches, checkpoints, Ray workers."""
