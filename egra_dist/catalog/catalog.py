@@ -1,0 +1,159 @@
+"""The catalogue: who interacted with what, and what the items look, read and sound like.
+
+Every reader (`mmrec`, `events`, `synth`) writes this one layout, and everything after it reads
+users and items as dense indices, which stand in shuffled order so that contiguous row shards
+carry equal load. ``docs/data.md`` describes the files.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from egra_dist.artifact import Manifest, read_manifest
+from egra_dist.errors import UserError
+
+KIND = "catalog"
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+Entities = Literal["users", "items"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """One modality of all items.
+
+    Attributes:
+        values: ``float16 or float32 [num_items, dim]``, memory-mapped; zero where missing.
+        present: ``bool [num_items]``: whether the item has this modality.
+    """
+
+    values: NDArray[Any]
+    present: NDArray[np.bool_]
+
+    @property
+    def dim(self) -> int:
+        """Width of a feature row."""
+        return int(self.values.shape[1])
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A finished catalogue folder."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Catalog":
+        """Opens a catalogue.
+
+        Raises:
+            UserError: If ``path`` is not a finished catalogue of this schema version.
+        """
+        return cls(path, read_manifest(path, KIND))
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content."""
+        return self.manifest.digest
+
+    @property
+    def num_users(self) -> int:
+        """Number of users."""
+        return int(self.manifest.counts["num_users"])
+
+    @property
+    def num_items(self) -> int:
+        """Number of items, those without any interaction included."""
+        return int(self.manifest.counts["num_items"])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, sorted."""
+        return tuple(sorted(self.manifest.counts["modalities"]))
+
+    def num_interactions(self, split: Split) -> int:
+        """Number of interactions of a split."""
+        return int(self.manifest.counts["num_interactions"][split])
+
+    def interactions(self, split: Split) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """All interactions of a split, sorted by user, then item.
+
+        Returns:
+            Users and items, each ``int32 [num_interactions]``.
+        """
+        users = np.empty(self.num_interactions(split), dtype=np.int32)
+        items = np.empty_like(users)
+        start = 0
+        for batch_users, batch_items in self.iter_interactions(split, batch_rows=1 << 20):
+            stop = start + len(batch_users)
+            users[start:stop], items[start:stop] = batch_users, batch_items
+            start = stop
+        assert start == len(users), "the manifest counts the rows of the parts"
+        return users, items
+
+    def iter_interactions(
+        self, split: Split, batch_rows: int
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """The same as :meth:`interactions`, in batches of at most ``batch_rows``."""
+        for part in self._parts(Path("interactions") / split):
+            with _readable(part), pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(batch_rows, columns=["user", "item"]):
+                    yield batch["user"].to_numpy(), batch["item"].to_numpy()
+
+    def features(self, modality: str) -> Features:
+        """The features of one modality, memory-mapped.
+
+        Raises:
+            UserError: If the catalogue has no such modality.
+        """
+        if modality not in self.modalities:
+            raise UserError(
+                f"{self.path}: no modality {modality!r}; it has {list(self.modalities)}"
+            )
+        folder = self.path / "features"
+        return Features(
+            values=np.load(folder / f"{modality}.npy", mmap_mode="r"),
+            present=np.load(folder / f"{modality}.present.npy", mmap_mode="r"),
+        )
+
+    def raw_ids(self, entities: Entities) -> pa.ChunkedArray:
+        """The ids that the user knows, by dense index: strings or int64."""
+        column = self._column(entities, "raw_id")
+        assert column is not None, "every catalogue has raw ids"
+        return column
+
+    def item_column(self, name: str) -> pa.ChunkedArray | None:
+        """A column of the item table (such as ``title``) by dense index; None if there is none."""
+        return self._column("items", name)
+
+    def _column(self, entities: Entities, name: str) -> pa.ChunkedArray | None:
+        columns = []
+        for part in self._parts(Path(entities)):
+            with _readable(part), pq.ParquetFile(part) as file:
+                if name not in file.schema_arrow.names:
+                    return None
+                columns.append(file.read(columns=[name]).column(name))
+        return pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+
+    def _parts(self, folder: Path) -> list[Path]:
+        parts = sorted((self.path / folder).glob("part-*.parquet"))
+        if not parts:
+            raise UserError(f"{self.path / folder}: no parts; write the catalogue anew")
+        return parts
+
+
+@contextmanager
+def _readable(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{part}: not a readable Parquet file: {reason}") from None
