@@ -1,0 +1,105 @@
+"""From a user's table of vectors to rows that a kernel can compare by inner products."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egra_dist.errors import UserError
+from egra_dist.graph.knn.duplicates import Duplicates, find_duplicates
+from egra_dist.graph.knn.settings import Metric
+
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Distinct, usable rows.
+
+    Attributes:
+        rows: ``float32 [num_distinct, dim]``: unit length for cosine, centred for L2.
+        duplicates: How distinct rows stand for the table's rows.
+        num_unusable: Rows of the table that are missing, zero or not finite.
+    """
+
+    rows: NDArray[np.float32]
+    duplicates: Duplicates
+    num_unusable: int
+
+
+def prepare(
+    vectors: NDArray, metric: Metric, present: NDArray[np.bool_] | None, workdir: Path | None = None
+) -> Prepared:
+    """Drops rows that cannot be compared, scales the others and collapses exact duplicates.
+
+    Args:
+        vectors: ``[num_rows, dim]`` of any float type, possibly memory-mapped.
+        metric: Similarity.
+        present: ``bool [num_rows]``; rows that are False have no vector.
+        workdir: Where to keep the rows, memory-mapped; in memory when None.
+
+    Raises:
+        UserError: If the shapes do not fit each other or the type is not a float.
+    """
+    _check(vectors, present)
+    usable = _usable_rows(vectors, present)
+    target = _allocate((len(usable), vectors.shape[1]), workdir)
+    center = _mean(vectors, usable) if metric == "l2" else None
+    for start in range(0, len(usable), _BLOCK_ROWS):
+        block = _as_float32(vectors, usable[start : start + _BLOCK_ROWS])
+        target[start : start + len(block)] = _scaled(block, metric, center)
+    duplicates = find_duplicates(target, usable, num_rows=len(vectors))
+    rows = target if duplicates.all_distinct else target[duplicates.positions]
+    return Prepared(rows, duplicates, num_unusable=len(vectors) - len(usable))
+
+
+def _check(vectors: NDArray, present: NDArray[np.bool_] | None) -> None:
+    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
+        raise UserError(
+            f"vectors: shape {vectors.shape} of {vectors.dtype}, expected [rows, dim] of floats"
+        )
+    if present is not None and present.shape != (len(vectors),):
+        raise UserError(f"present: shape {present.shape}, expected ({len(vectors)},)")
+
+
+def _as_float32(vectors: NDArray, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    contiguous = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+    block = vectors[rows[0] : rows[-1] + 1] if contiguous else vectors[rows]
+    return np.asarray(block, dtype=np.float32)
+
+
+def _usable_rows(vectors: NDArray, present: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Rows that are present, finite and not zero."""
+    usable = np.ones(len(vectors), bool) if present is None else np.array(present, bool)
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = np.asarray(vectors[start : start + _BLOCK_ROWS], dtype=np.float32)
+        largest = np.abs(block).max(axis=1, initial=0.0)
+        usable[start : start + len(block)] &= np.isfinite(largest) & (largest > 0)
+    return np.flatnonzero(usable)
+
+
+def _mean(vectors: NDArray, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    total = np.zeros(vectors.shape[1])
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        total += _as_float32(vectors, rows[start : start + _BLOCK_ROWS]).sum(0, dtype=np.float64)
+    return (total / max(1, len(rows))).astype(np.float32)
+
+
+def _scaled(
+    block: NDArray[np.float32], metric: Metric, center: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    if metric == "cosine":
+        # Divided by the largest entry first: squares of tiny or huge entries leave float32's range.
+        block = block / np.abs(block).max(axis=1, keepdims=True)
+        return block / np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
+    if center is not None:
+        return block - center
+    return block
+
+
+def _allocate(shape: tuple[int, int], workdir: Path | None) -> NDArray[np.float32]:
+    if workdir is None or shape[0] == 0:
+        return np.empty(shape, np.float32)
+    workdir.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(workdir / "rows.npy", mode="w+", dtype=np.float32, shape=shape)
