@@ -141,7 +141,7 @@ def _choose_authentication(local: bool) -> None:
     has_token = in_environment or (Path.home() / ".ray" / "auth_token").exists()
     os.environ[_AUTHENTICATION] = "token" if has_token else "disabled"
     if "ray" in sys.modules:  # it read the variable when it was imported
-        from ray._raylet import Config
+        from ray._raylet import Config  # type: ignore[attr-defined]  # its stub lacks it
 
         Config.initialize("")
 

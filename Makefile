@@ -1,0 +1,43 @@
+# Each target does its own set-up in .venv; a second call starts at once.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+# cuda where there is an NVIDIA GPU, else cpu; `make install VARIANT=cpu` overrules it.
+VARIANT ?= $(if $(shell nvidia-smi --list-gpus 2>/dev/null),cuda,cpu)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+LOCKS := requirements/$(VARIANT).lock requirements/dev.lock
+INSTALLED := .venv/.installed-$(VARIANT)
+
+.PHONY: help install demo test lint
+
+help: ## Show this list.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+install: $(INSTALLED) ## Install everything, pinned, into .venv (CUDA build if there is a GPU).
+
+demo: $(INSTALLED) ## Train and compare four models on a synthetic catalogue, in a few minutes.
+	@$(BIN)/egra-dist demo
+
+test: $(INSTALLED) ## Run the tests.
+	@$(BIN)/pytest
+
+lint: $(INSTALLED) ## Check format, style, types and import direction.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# torch comes with what its wheel asks for; the rest without, as the locks are complete and
+# torchrec's metadata asks for the CUDA build of fbgemm on every machine.
+$(INSTALLED): $(LOCKS) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or say make PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing torch ($(VARIANT)) into .venv ..."
+	@$(PIP) install torch==2.13.0 --constraint $<
+	@echo "Installing everything else ..."
+	@$(PIP) install --no-deps $(LOCKS:%=--requirement %)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f .venv/.installed-* && touch $@
