@@ -36,7 +36,7 @@ $(INSTALLED): $(LOCKS) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or say make PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing torch ($(VARIANT)) into .venv ..."
-	@$(PIP) install torch==2.13.0 --constraint $<
+	@$(PIP) install torch --constraint $<
 	@echo "Installing everything else ..."
 	@$(PIP) install --no-deps $(LOCKS:%=--requirement %)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
