@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from egra_dist.catalog.catalog import SPLITS, Catalog
+from egra_dist.catalog.catalog import SPLITS, Catalog, Entities
 from egra_dist.catalog.features import BLOCK_ROWS
 from egra_dist.catalog.split import split_by_ratio
 from egra_dist.catalog.synth_taste import Views, World, draw_activity, draw_choices
@@ -95,7 +95,8 @@ def _blocks(total: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _write_entities(writer: CatalogWriter, settings: SynthSettings) -> None:
-    for entities, total in (("users", settings.num_users), ("items", settings.num_items)):
+    totals: dict[Entities, int] = {"users": settings.num_users, "items": settings.num_items}
+    for entities, total in totals.items():
         for start, stop in _blocks(total, ENTITIES_PER_BLOCK):
             writer.add_entities(entities, pa.table({"raw_id": pa.array(np.arange(start, stop))}))
 

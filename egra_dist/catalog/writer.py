@@ -172,7 +172,7 @@ class _Parts:
             self._schema,
             compression="zstd",
             use_dictionary=False,
-            column_encoding={name: "DELTA_BINARY_PACKED" for name in integers},
+            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
         )
         self._num_parts += 1
         self._rows_in_part = 0

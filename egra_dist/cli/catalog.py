@@ -1,20 +1,29 @@
 """Verbs that make catalogues: ``ingest mmrec``, ``ingest events``, ``synth``."""
 
+from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from egra_dist.errors import UserError
+
 if TYPE_CHECKING:
     from egra_dist.catalog.catalog import Catalog
 
 Out = Annotated[Path, typer.Option(help="The catalogue folder to write.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
-Size = Annotated[int, typer.Option(min=1)]
-Share = Annotated[float, typer.Option(min=0, max=1)]
 
 ingest = typer.Typer(no_args_is_help=True, help="Turn raw data into a catalogue.")
+
+
+class Split(StrEnum):
+    """How held-out interactions are chosen."""
+
+    ratio = "ratio"
+    last = "last"
+    time = "time"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +49,76 @@ def mmrec(
 
     started = perf_counter()
     _report(ingest_mmrec(folder, out, seed), started)
+
+
+@ingest.command()
+def events(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or TSV file, or a folder of them.")],
+    out: Out,
+    user: Annotated[str, typer.Option(help="Column of user ids (strings or integers).")],
+    item: Annotated[str, typer.Option(help="Column of item ids (strings or integers).")],
+    time: Annotated[
+        str | None, typer.Option(help="Column of times: integers, timestamps or dates.")
+    ] = None,
+    k_core: Annotated[
+        int, typer.Option(min=0, help="Every user and item that stays has so many interactions.")
+    ] = 5,
+    split: Annotated[
+        Split,
+        typer.Option(
+            help="ratio: shares of each user's events, the latest held out (random ones without "
+            "--time). last: each user's last tests, the last but one validates. time: the same "
+            "instants divide all users."
+        ),
+    ] = Split.ratio,
+    ratios: Annotated[
+        str, typer.Option(help="Train, valid and test shares, for ratio and time.")
+    ] = ".8,.1,.1",
+    items: Annotated[
+        Path | None, typer.Option(help="Item table; its columns, such as title, are kept.")
+    ] = None,
+    item_id: Annotated[
+        str, typer.Option(help="Column of item ids in --items and --feature-ids.")
+    ] = "item_id",
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SOURCE",
+            help="A modality: a list column of --items, or a .npy file of one row per item of "
+            "--feature-ids (without it, of --items). May be repeated.",
+        ),
+    ] = None,
+    feature_ids: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="Item id of each row of the .npy files (or of NAME's): a .txt file with one id "
+            "per line, or a table with the --item-id column. May be repeated.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Read a table of events with raw ids: who interacted with what, and when.
+
+    Repeated events of a user and an item count once, the earliest. Users without a training
+    event (they joined after the cut of a time split) are dropped. Items that --feature does not
+    name, or names by a row of zeros, lack the modality.
+
+    Example: egra-dist ingest events clicks.parquet --user user --item item --time at --split last
+    --out catalogs/clicks
+
+    Example: egra-dist ingest events clicks/ --user user --item item --items items.parquet --item-id id
+    --feature text=text_vector --feature image=image.npy --feature-ids image=image_ids.txt
+    --out catalogs/clicks
+    """
+    from egra_dist.catalog.events import EventSettings, ingest_events
+    from egra_dist.catalog.items import ItemOptions
+
+    started = perf_counter()
+    settings = EventSettings(user, item, time, k_core, split.value, _shares(ratios), seed)
+    ids = {name: Path(path) for name, path in _pairs("--feature-ids", feature_ids or [], "")}
+    options = ItemOptions(items, item_id, dict(_pairs("--feature", feature or [])), ids)
+    _report(ingest_events(file, out, settings, options), started)
 
 
 def synth(
@@ -77,6 +156,29 @@ def synth(
         seed=seed,
     )
     _report(synthesize(settings, out), started)
+
+
+def _shares(text: str) -> tuple[float, float, float]:
+    try:
+        train, valid, test = (float(share) for share in text.split(","))
+    except ValueError:
+        raise UserError(f"--ratios {text}: must be three numbers such as .8,.1,.1") from None
+    return train, valid, test
+
+
+def _pairs(option: str, texts: list[str], default_name: str | None = None) -> list[tuple[str, str]]:
+    """Splits ``NAME=VALUE`` texts; a text without a name gets the default, if there is one."""
+    pairs: list[tuple[str, str]] = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals and default_name is not None:
+            name, value = default_name, text
+        if not value or (equals and not name.isidentifier()):
+            raise UserError(f"{option} {text}: must be NAME=VALUE, the name of letters and digits")
+        if name in dict(pairs):
+            raise UserError(f"{option} {text}: {name or 'a file for all'} was given before")
+        pairs.append((name, value))
+    return pairs
 
 
 def _report(catalog: "Catalog", started: float) -> None:
