@@ -9,15 +9,19 @@ digest is already on disk is not run again.
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from egra_dist.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -128,6 +132,61 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
     finally:
         if not keep_partial:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content."""
+        return self.manifest.digest
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to make."""
+        return float(self.manifest.counts["seconds"])
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of artifacts, each named by its kind and digest."""
+
+    folder: Path
+
+    def build(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        make: Callable[[Path], Mapping[str, Any] | None],
+        resumable: bool = False,
+    ) -> Artifact:
+        """Returns the artifact of this recipe, made now unless it is already there.
+
+        Args:
+            kind: What the artifact holds.
+            settings: JSON-serialisable settings that shape it.
+            inputs: Digests of what it is made from.
+            make: Writes the content into a folder and returns counts for the manifest.
+            resumable: Whether ``make`` goes on in what a failed attempt left in the folder.
+        """
+        digest = digest_of(kind, settings, inputs)
+        folder = self.folder / f"{kind}-{digest}"
+        if is_finished(folder, kind, digest):
+            _log.info("%s: done before, %s", kind, folder.name)
+            return Artifact(folder, read_manifest(folder, kind))
+        started = time.perf_counter()
+        with writing(folder, keep_partial=resumable) as partial:
+            counts = dict(make(partial) or {})
+            counts["seconds"] = round(time.perf_counter() - started, 3)
+            manifest = Manifest(kind, digest, dict(settings), dict(inputs), counts)
+            manifest.write(partial)
+        return Artifact(folder, manifest)
 
 
 def _take_place(partial: Path, folder: Path) -> None:

@@ -40,8 +40,8 @@ class AlignmentSettings(Settings):
     """Number of optimisation steps until the strength reaches ``lambda_max``."""
     lambda_max: NonNegativeFloat = 0.01
     """Final strength of the alignment loss."""
-    temperature: PositiveFloat = 0.2
-    """Temperature of the InfoNCE loss."""
+    temperature: Annotated[float, Field(ge=0.02)] = 0.2
+    """Temperature of the InfoNCE loss; below 0.02 its exponentials leave the range of float32."""
     unique_ids: bool = False
     """Whether an entity that occurs twice in a batch counts once."""
 
@@ -103,11 +103,24 @@ class TrainingSettings(Settings):
     """The validation metric that selects the best state."""
 
 
-def _mgcn() -> TrainingSettings:
-    return TrainingSettings(
-        model=ModelSettings(name="mgcn"),
-        alignment=AlignmentSettings(focus="uniform", ramp="constant"),
-    )
+class UniformAlignmentSettings(AlignmentSettings):
+    """The fixed alignment of MGCN: everybody the same, at full strength from the first step."""
+
+    focus: Literal["uniform", "hard", "easy"] = "uniform"
+    ramp: Literal["constant", "linear", "cosine", "exponential", "tanh"] = "constant"
+
+
+class PretrainModelSettings(ModelSettings):
+    """The multimodal recommender whose item vectors the item graph is built from."""
+
+    name: Literal["lightgcn", "mgcn", "egra"] = "mgcn"
+
+
+class PretrainSettings(TrainingSettings):
+    """The first training (METHOD, stage 1)."""
+
+    model: PretrainModelSettings = PretrainModelSettings()
+    alignment: UniformAlignmentSettings = UniformAlignmentSettings()
 
 
 class FeatureGraphSettings(Settings):
@@ -170,10 +183,10 @@ class Config(Settings):
     """All settings of a run."""
 
     seed: NonNegativeInt = 0
-    baselines: list[Literal["popularity", "lightgcn"]] = []
-    """What is trained and evaluated beside the pretrained model and EGRA, to compare with."""
+    baselines: dict[str, TrainingSettings] = {}
+    """Models that are trained and evaluated beside the pretrained one and EGRA, by name."""
     feature_graph: FeatureGraphSettings = FeatureGraphSettings()
-    pretrain: TrainingSettings = Field(default_factory=_mgcn)
+    pretrain: PretrainSettings = PretrainSettings()
     item_graph: ItemGraphSettings = ItemGraphSettings()
     train: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

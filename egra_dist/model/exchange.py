@@ -1,0 +1,101 @@
+"""Rows that travel between ranks, with gradients that travel back.
+
+One primitive, an all-to-all of rows, carries the halo of a propagation layer, the rows of a batch,
+and the candidates of the contrastive loss. With one rank nothing is sent.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from egra_dist.graph.partition import RowPartition
+
+
+def world_size() -> int:
+    """Number of ranks; 1 where no process group is initialised."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's rank; 0 where no process group is initialised."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def exchange(rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Tensor:
+    """Sends consecutive groups of rows to the ranks and returns what they sent here.
+
+    Args:
+        rows: ``[sum(num_sent), dim]``, those for rank 0 first.
+        num_sent: Rows for each rank.
+        num_received: Rows from each rank.
+
+    Returns:
+        ``[sum(num_received), dim]``, those from rank 0 first. Its gradient takes the way back.
+    """
+    if world_size() == 1:
+        return rows
+    return _AllToAll.apply(rows, list(num_sent), list(num_received))
+
+
+class _AllToAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
+        ctx.num_sent, ctx.num_received = num_sent, num_received
+        return _all_to_all(rows, num_sent, num_received)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _all_to_all(gradients[0], ctx.num_received, ctx.num_sent), None, None
+
+
+def _all_to_all(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
+    received = rows.new_empty((sum(num_received), *rows.shape[1:]))
+    dist.all_to_all_single(received, rows.contiguous(), num_received, num_sent)
+    return received
+
+
+def fetch_rows(local: Tensor, wanted: Sequence[Tensor], partition: RowPartition) -> Tensor:
+    """Rows of a partitioned matrix, wherever they live.
+
+    Every rank knows what every rank wants (batches are drawn from the same seed), so that nothing
+    has to be asked for.
+
+    Args:
+        local: ``[num_own_rows, dim]``, the rows of this rank.
+        wanted: For each rank the rows it wants, global ids ``int64 [num_wanted]``.
+        partition: Who owns which row.
+
+    Returns:
+        ``[len(wanted[rank]), dim]`` in the order wanted, with gradients to their owners.
+    """
+    own = partition.block(rank())
+    if world_size() == 1:
+        return local.index_select(0, wanted[0])
+    to_send = [ids[(ids >= own.start) & (ids < own.stop)] - own.start for ids in wanted]
+    starts = torch.as_tensor(partition.starts, device=local.device)
+    owners = torch.bucketize(wanted[rank()], starts[1:], right=True)
+    num_received = torch.bincount(owners, minlength=world_size()).tolist()
+    sent = local.index_select(0, torch.cat(to_send))
+    received = exchange(sent, [len(ids) for ids in to_send], num_received)
+    places = torch.argsort(owners, stable=True)
+    return received.index_select(0, torch.argsort(places))
+
+
+def gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Everybody's rows, those of rank 0 first, with gradients to where they came from.
+
+    Args:
+        rows: ``[sizes[rank], dim]``.
+        sizes: Rows of each rank.
+
+    Returns:
+        ``[sum(sizes), dim]``.
+    """
+    num_ranks = world_size()
+    if num_ranks == 1:
+        return rows
+    copies = rows.repeat(num_ranks, *([1] * (rows.dim() - 1)))
+    return exchange(copies, [len(rows)] * num_ranks, sizes)

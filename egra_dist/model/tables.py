@@ -1,0 +1,149 @@
+"""The user and item embedding tables, sharded row-wise by TorchRec.
+
+Exact propagation reads every local row in every step, so the shard itself is the dense parameter:
+an ordinary torch optimizer updates the storage that TorchRec's lookups and checkpoints see. No
+row travels to be looked up, and nothing is sorted.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor
+from torch.distributed._shard.sharding_spec import ShardMetadata
+
+from egra_dist.graph.partition import RowPartition
+
+USER, ITEM = "user", "item"
+_INITIALISATION_BLOCK = 65536
+
+
+class EmbeddingTables:
+    """Two row-wise sharded tables; needs an initialised process group.
+
+    Args:
+        num_users: Rows of the user table.
+        num_items: Rows of the item table.
+        dim: Width of both.
+        device: Where the shards live.
+    """
+
+    def __init__(self, num_users: int, num_items: int, dim: int, device: torch.device) -> None:
+        self._sizes = {USER: num_users, ITEM: num_items}
+        self._model = _shard(self._sizes, dim, device)
+        self._sharded = {
+            name: self._model.state_dict()[f"tables.embeddings.{name}.weight"]
+            for name in self._sizes
+        }
+        self._parameters = {
+            name: nn.Parameter(_local(sharded, dim, device))
+            for name, sharded in self._sharded.items()
+        }
+
+    def local(self, table: str) -> nn.Parameter:
+        """This rank's rows ``[num_own_rows, dim]``; sharing storage with TorchRec's shard."""
+        return self._parameters[table]
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """This rank's rows of every table."""
+        return dict(self._parameters)
+
+    def partition(self, table: str) -> RowPartition:
+        """Who owns which row."""
+        return RowPartition.even(self._sizes[table], dist.get_world_size())
+
+    def initialize(self, seed: int) -> None:
+        """Xavier-uniform rows that depend on the seed and not on the number of ranks."""
+        for position, (table, num_rows) in enumerate(self._sizes.items()):
+            own = self.partition(table).block(dist.get_rank())
+            with torch.no_grad():
+                fill_rows(self.local(table), num_rows, own, seed=seed * 2 + position)
+
+    def sharded_tensors(self) -> dict[str, ShardedTensor]:
+        """The tables for a distributed checkpoint."""
+        return dict(self._sharded)
+
+    def shard_like(self, table: str, local: Tensor) -> ShardedTensor:
+        """Wraps optimizer state of the own rows so that it is checkpointed as the table is.
+
+        Args:
+            table: Name of the table.
+            local: ``[num_own_rows]`` or ``[num_own_rows, dim]``.
+        """
+        own = self.partition(table).block(dist.get_rank())
+        width = list(local.shape[1:])
+        metadata = ShardMetadata(
+            shard_offsets=[own.start, *[0] * len(width)],
+            shard_sizes=list(local.shape),
+            placement=f"rank:{dist.get_rank()}/{local.device}",
+        )
+        shards = [Shard(local, metadata)] if len(local) else []
+        return ShardedTensor._init_from_local_shards(shards, [self._sizes[table], *width])
+
+
+def fill_rows(rows: Tensor, num_rows: int, own: slice, seed: int) -> None:
+    """Fills this rank's rows of a table with ``uniform(-a, a)``, ``a = sqrt(6 / (n + dim))``.
+
+    Rows are drawn in fixed blocks, each from a generator of its own, so that a row's value does
+    not depend on who owns it (Glorot & Bengio 2010).
+
+    Args:
+        rows: ``[num_own_rows, dim]``, overwritten.
+        num_rows: Rows of the whole table.
+        own: The rows of the table that ``rows`` holds.
+        seed: Seed of the table.
+    """
+    dim = rows.shape[1]
+    bound = (6.0 / (num_rows + dim)) ** 0.5
+    for start in range(
+        own.start // _INITIALISATION_BLOCK * _INITIALISATION_BLOCK, own.stop, _INITIALISATION_BLOCK
+    ):
+        stop = min(start + _INITIALISATION_BLOCK, num_rows)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        block = torch.empty(stop - start, dim).uniform_(-bound, bound, generator=generator)
+        first, last = max(start, own.start), min(stop, own.stop)
+        rows[first - own.start : last - own.start] = block[first - start : last - start]
+
+
+class _Holder(nn.Module):
+    """Gives the collection the name under which it is checkpointed."""
+
+    def __init__(self, tables: nn.Module) -> None:
+        super().__init__()
+        self.tables = tables
+
+
+def _shard(sizes: dict[str, int], dim: int, device: torch.device) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchrec import EmbeddingCollection, EmbeddingConfig
+        from torchrec.distributed import DistributedModelParallel
+        from torchrec.distributed.embedding import EmbeddingCollectionSharder
+        from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+        from torchrec.distributed.planner.types import ParameterConstraints
+
+    configs = [
+        EmbeddingConfig(name=name, embedding_dim=dim, num_embeddings=num_rows, feature_names=[name])
+        for name, num_rows in sizes.items()
+    ]
+    module = _Holder(EmbeddingCollection(tables=configs, device=torch.device("meta")))
+    sharders: Sequence = [EmbeddingCollectionSharder()]
+    constraint = ParameterConstraints(sharding_types=["row_wise"], compute_kernels=["fused"])
+    planner = EmbeddingShardingPlanner(
+        topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
+        constraints=dict.fromkeys(sizes, constraint),
+    )
+    return DistributedModelParallel(
+        module,
+        device=device,
+        plan=planner.collective_plan(module, sharders, dist.group.WORLD),
+        sharders=sharders,
+        init_data_parallel=False,
+    )
+
+
+def _local(sharded: ShardedTensor, dim: int, device: torch.device) -> Tensor:
+    shards = sharded.local_shards()
+    return shards[0].tensor if shards else torch.empty(0, dim, device=device)

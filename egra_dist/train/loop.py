@@ -1,0 +1,101 @@
+"""The training loop, to be read from top to bottom.
+
+The same for every model and every number of ranks: propagate over the whole graph, take the losses
+of a global batch, sum the gradients of the dense parameters, update; after an epoch evaluate on
+validation, keep the state, and stop when nothing gets better.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from egra_dist.config import TrainingSettings
+from egra_dist.model.egra import Egra
+from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.train.batches import TripletBatches
+from egra_dist.train.checkpoint import Checkpoints, TrainingState
+from egra_dist.train.optimizers import Optimizers
+from egra_dist.train.report import Reporter
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training is made of; each a plain component."""
+
+    settings: TrainingSettings
+    tables: EmbeddingTables
+    model: Egra
+    optimizers: Optimizers
+    batches: TripletBatches
+    checkpoints: Checkpoints
+    validate: Callable[[Tensor], dict[str, float]]
+    report: Reporter
+
+
+def train(parts: Parts) -> TrainingState:
+    """Trains until validation stops getting better; the best state is loaded at the end.
+
+    Returns:
+        The final state; ``best_epoch`` tells which one is loaded.
+    """
+    settings, batches = parts.settings, parts.batches
+    state = parts.checkpoints.resume()
+    while not state.is_finished:
+        parts.optimizers.set_epoch(state.epoch)
+        parts.report.start_epoch(state)
+        for shares in batches.epoch(state.epoch):
+            propagated = propagate(parts)
+            losses = parts.model.losses(propagated, shares, state.step)
+            losses.total.backward()
+            _sum_gradients(parts.optimizers.dense_parameters)
+            parts.optimizers.step()
+            parts.report.step(state, losses)
+            state.step += 1
+            if state.step == settings.max_steps:
+                break
+        state.epoch += 1
+        parts.report.end_epoch(state)
+        is_last = state.epoch == settings.max_epochs or state.step == settings.max_steps
+        if is_last or state.epoch % settings.evaluate_every == 0:
+            is_best = _evaluate(parts, state)
+            state.is_finished = is_last or state.evaluations_since_best >= settings.patience
+            parts.checkpoints.save(state, is_best)
+    parts.checkpoints.load_best()
+    return state
+
+
+def propagate(parts: Parts) -> Tensor:
+    """This rank's rows of everything that is propagated, see :meth:`Egra.propagate`."""
+    return parts.model.propagate(parts.tables.local(USER), parts.tables.local(ITEM))
+
+
+def _evaluate(parts: Parts, state: TrainingState) -> bool:
+    """Notes the validation score; whether it is the best so far."""
+    with torch.no_grad():
+        metrics = parts.validate(propagate(parts))
+    score = metrics[f"valid/{parts.settings.metric}"]
+    is_best = score > state.best_score
+    if is_best:
+        state.best_score, state.best_epoch = score, state.epoch
+    state.evaluations_since_best = 0 if is_best else state.evaluations_since_best + 1
+    parts.report.evaluation(state, metrics)
+    return is_best
+
+
+def _sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Adds up what the ranks' shares of the batch contribute to the replicated parameters."""
+    if dist.get_world_size() == 1 or not parameters:
+        return
+    flat = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
+    dist.all_reduce(flat)
+    for parameter, total in zip(
+        parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
+    ):
+        parameter.grad = total.view_as(parameter)
+
+
+def _gradient(parameter: torch.nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,0 +1,71 @@
+"""What the driver hands to the workers: where things are and what to do. Picklable, small."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from egra_dist.artifact import digest_of
+from egra_dist.config import EvaluationSettings, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where rank 0 records: an MLflow run and the local spool of its points."""
+
+    uri: str
+    run_id: str
+    spool: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training, or the evaluation of its vectors.
+
+    Attributes:
+        stage: Name shown and recorded, e.g. ``"pretrain"``.
+        catalog: Catalogue folder.
+        graphs: Folder of the behaviour graphs, see ``train.setup``.
+        settings: What to train.
+        evaluation: How to evaluate.
+        folder: Where checkpoints, vectors and figures go; shared by all workers.
+        seed: Seed of everything random.
+        recording: None: nothing is recorded.
+        progress: Handle through which rank 0 tells how far it is.
+        log_every_steps: Steps between two records of the losses.
+        verbosity: 0, or more to see what the libraries say.
+    """
+
+    stage: str
+    catalog: Path
+    graphs: "GraphPaths"
+    settings: TrainingSettings
+    evaluation: EvaluationSettings
+    folder: Path
+    seed: int
+    recording: Recording | None = None
+    progress: Any = None
+    log_every_steps: int = 10
+    verbosity: int = 0
+
+    @property
+    def evaluation_file(self) -> Path:
+        """Where the figures go; named by how they are computed."""
+        settings = self.evaluation.model_dump(include={"cutoffs", "mask_valid"})
+        return self.folder / f"evaluation-{digest_of('evaluation', settings, {})}.json"
+
+
+@dataclass(frozen=True)
+class GraphPaths:
+    """Folders of sparse matrices (see :class:`egra_dist.graph.csr.Csr`).
+
+    Attributes:
+        training: ``R``.
+        plain: ``N(A)`` without item-item edges.
+        behavior: ``N(A)`` that the model propagates over, merged or plain.
+        features: ``S_m`` of each modality that the model sees.
+    """
+
+    training: Path
+    plain: Path
+    behavior: Path
+    features: dict[str, Path] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""What each Ray Train worker runs: a training and the evaluation of its vectors, or that alone."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from egra_dist.artifact import write_json
+from egra_dist.catalog.catalog import Catalog
+from egra_dist.evaluate.split import Split
+from egra_dist.graph.csr import Csr
+from egra_dist.graph.partition import NodePartition
+from egra_dist.model.tables import ITEM, USER
+from egra_dist.tracking.noise import setup_logging
+from egra_dist.train.loop import propagate, train
+from egra_dist.train.setup import assemble, partition_of
+from egra_dist.train.task import Task
+from egra_dist.train.validation import evaluate_rows
+
+_log = logging.getLogger(__name__)
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Trains, writes the final vectors of the best state, and evaluates them."""
+    task, device = _start(config)
+    parts = assemble(task, device)
+    state = train(parts)
+    catalog = Catalog.open(task.catalog)
+    nodes = partition_of(catalog)
+    with torch.no_grad():
+        final = parts.model.represent(propagate(parts)).final
+    users, items = final.split(
+        [nodes.users.size(dist.get_rank()), nodes.items.size(dist.get_rank())]
+    )
+    _write_vectors(task.folder, nodes, users, items)
+    figures = _evaluate(task, catalog, nodes, users, items)
+    if dist.get_rank() == 0:
+        write_json(task.folder / "training.json", dataclasses.asdict(state))
+        write_json(task.evaluation_file, figures)
+    parts.report.close()
+
+
+def evaluate_worker(config: dict[str, Any]) -> None:
+    """Evaluates vectors that were trained earlier, each rank its own block."""
+    task, device = _start(config)
+    catalog = Catalog.open(task.catalog)
+    nodes = partition_of(catalog)
+    rank = dist.get_rank()
+    users = _read_rows(task.folder / f"{USER}_vectors.npy", nodes.users.block(rank), device)
+    items = _read_rows(task.folder / f"{ITEM}_vectors.npy", nodes.items.block(rank), device)
+    figures = _evaluate(task, catalog, nodes, users, items)
+    if rank == 0:
+        write_json(task.evaluation_file, figures)
+
+
+def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
+    import ray.train.torch
+
+    task: Task = config["task"]
+    setup_logging(task.verbosity)
+    return task, ray.train.torch.get_device()
+
+
+def _evaluate(
+    task: Task, catalog: Catalog, nodes: NodePartition, users: Tensor, items: Tensor
+) -> dict[str, Any]:
+    """Figures of validation and test, with slices; a collective call."""
+    training = Csr.load(task.graphs.training)
+    names: tuple[Literal["valid", "test"], ...] = ("valid", "test")
+    figures: dict[str, Any] = {}
+    for name in names:
+        split = Split.from_catalog(catalog, name, training, task.evaluation.mask_valid)
+        result = evaluate_rows(split, users, items, nodes, task.evaluation)
+        figures[name] = dataclasses.asdict(result)
+    return figures
+
+
+def _write_vectors(folder: Path, nodes: NodePartition, users: Tensor, items: Tensor) -> None:
+    """Each rank writes its own rows into one file per table: nothing is gathered."""
+    rank = dist.get_rank()
+    tables = ((USER, nodes.users, users), (ITEM, nodes.items, items))
+    for name, partition, rows in tables:
+        path = folder / f"{name}_vectors.npy"
+        if rank == 0:
+            shape = (partition.num_rows, rows.shape[1])
+            open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
+        dist.barrier()
+        if len(rows):
+            file = open_memmap(path, mode="r+")
+            file[partition.block(rank)] = rows.detach().cpu().numpy()
+            file.flush()
+    dist.barrier()
+
+
+def _read_rows(path: Path, block: slice, device: torch.device) -> Tensor:
+    return torch.as_tensor(np.array(np.load(path, mmap_mode="r")[block]), device=device)
