@@ -1,0 +1,158 @@
+"""Brings MLflow in line with the ledger: runs, parameters, tags, artifacts, status, metrics."""
+
+import fcntl
+import shutil
+import threading
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from egra_dist.errors import UserError
+from egra_dist.tracking.client import default_uri, open_client
+from egra_dist.tracking.delivery import Delivery
+from egra_dist.tracking.ledger import Ledger, RunEntry
+from egra_dist.tracking.spool import SUFFIX, Spool
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SPOOL = "spool"
+KEY_TAG = "egra_dist.key"
+_PARENT_TAG = "mlflow.parentRunId"
+_MAX_PER_BATCH = 100
+
+
+class Mirror:
+    """Brings MLflow in line with a ledger that may go on changing meanwhile.
+
+    Args:
+        run_folder: Where the ledger and the spools are.
+        ledger: The runs as they ought to be; guarded by :attr:`lock`.
+        uri: Tracking URI of MLflow.
+    """
+
+    def __init__(self, run_folder: Path, ledger: Ledger, uri: str) -> None:
+        self.lock = threading.Lock()
+        self._folder = run_folder
+        self._ledger = ledger
+        self._uri = uri
+        self._client: MlflowClient | None = None
+        self._experiment_id: str | None = None
+
+    def save(self) -> None:
+        """Writes the ledger to its file."""
+        with self.lock:
+            self._ledger.write(self._folder)
+
+    def push(self) -> None:
+        """Tells MLflow what it has yet to hear; raises what MLflow raises."""
+        client = self._client = self._client or open_client(self._uri)
+        with self.lock:
+            entries = list(self._ledger.runs.values())
+        for entry in entries:
+            if entry.run_id is None:
+                self._create(client, entry)
+            if entry.changed:
+                self._update(client, entry)
+            self._upload(client, entry)
+
+    def deliver_metrics(self) -> bool:
+        """Delivers all spools; returns whether nothing is left."""
+        folder = self._folder / SPOOL
+        keys = sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
+        return all(Delivery(self._uri, Spool(folder, key)).deliver() for key in keys)
+
+    def _create(self, client: "MlflowClient", entry: RunEntry) -> None:
+        experiment_id = self._experiment_id = self._experiment_id or self._experiment(client)
+        run_id = _find_by_key(client, experiment_id, entry.key) if entry.asked else None
+        if run_id is None:
+            entry.asked = True
+            self.save()
+            parent = {_PARENT_TAG: self._ledger.runs[""].run_id} if entry.stage else {}
+            run = client.create_run(
+                experiment_id, entry.start_time, {KEY_TAG: entry.key, **parent}, entry.name
+            )
+            run_id = run.info.run_id
+        entry.run_id = run_id
+        self.save()
+
+    def _experiment(self, client: "MlflowClient") -> str:
+        from mlflow.exceptions import MlflowException
+
+        name = self._ledger.experiment
+        own_store = self._uri == default_uri(self._folder)
+        root = (self._folder.absolute() / "mlartifacts").as_uri() if own_store else None
+        found = client.get_experiment_by_name(name)
+        if found:
+            return found.experiment_id
+        try:
+            return client.create_experiment(name, artifact_location=root)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # Another process was first?
+            if found is None:
+                raise
+            return found.experiment_id
+
+    def _update(self, client: "MlflowClient", entry: RunEntry) -> None:
+        assert entry.run_id is not None
+        with self.lock:
+            wanted, entry.changed = deepcopy(entry), False
+        try:
+            _log_in_batches(client, entry.run_id, wanted.params, wanted.tags)
+            if wanted.end_time is None:
+                client.update_run(entry.run_id, status=wanted.status)
+            else:
+                client.set_terminated(entry.run_id, wanted.status, wanted.end_time)
+        except Exception:
+            entry.changed = True
+            raise
+        finally:
+            self.save()
+
+    def _upload(self, client: "MlflowClient", entry: RunEntry) -> None:
+        """Files wait in the outbox until they have arrived."""
+        assert entry.run_id is not None
+        outbox = self._folder / SPOOL / entry.key
+        with self.lock:
+            if not outbox.exists():
+                return
+            leaving = outbox.with_suffix(".leaving")
+            shutil.copytree(outbox, leaving, dirs_exist_ok=True)
+            shutil.rmtree(outbox)
+        client.log_artifacts(entry.run_id, str(leaving))
+        shutil.rmtree(leaving)
+
+
+def lock_folder(run_folder: Path) -> IO[str]:
+    """Says that this process records to a run folder, until the returned file is closed.
+
+    Raises:
+        UserError: If another process does.
+    """
+    spool = run_folder / SPOOL
+    spool.mkdir(parents=True, exist_ok=True)
+    file = (spool / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"{run_folder}: another process is running in this folder") from None
+    return file
+
+
+def _find_by_key(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def _log_in_batches(
+    client: "MlflowClient", run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
+) -> None:
+    from mlflow.entities import Param, RunTag
+
+    all_params = [Param(name, value) for name, value in params.items()]
+    all_tags = [RunTag(name, value) for name, value in tags.items()]
+    for start in range(0, max(len(all_params), len(all_tags)), _MAX_PER_BATCH):
+        part = slice(start, start + _MAX_PER_BATCH)
+        client.log_batch(run_id, params=all_params[part], tags=all_tags[part], synchronous=True)

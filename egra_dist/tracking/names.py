@@ -1,0 +1,44 @@
+"""Names and values in the form MLflow accepts."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MAX_NAME_LENGTH = 250
+_NOT_ALLOWED = re.compile(r"[^\w\-. :/]", re.ASCII)
+
+
+def clean_name(name: str) -> str:
+    """Turns a metric, parameter or tag name into one that MLflow accepts.
+
+    ``recall@20`` becomes ``recall_at_20``; other characters than letters, digits and ``_-. :/``
+    become ``_``; a name that MLflow would read as a path out of its folder loses its dots.
+    """
+    cleaned = _NOT_ALLOWED.sub("_", name.replace("@", "_at_"))[:MAX_NAME_LENGTH]
+    parts = [part for part in cleaned.split("/") if part.strip(".")]
+    return "/".join(parts) or "_"
+
+
+def clean_value(value: float) -> float:
+    """The value as it is delivered: infinities become NaN.
+
+    MLflow keeps NaN, but stores an infinity as 1.8e308, which flattens every other point of its
+    chart.
+    """
+    return value if math.isfinite(value) else math.nan
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as flat parameters: ``{"a": {"b": [1]}}`` becomes ``{"a.b": "[1]"}``."""
+    return dict(_flat_items(settings, prefix))
+
+
+def _flat_items(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat_items(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield clean_name(f"{prefix}{key}"), text
