@@ -11,7 +11,7 @@ from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.prepare import Prepared, prepare
-from egra_dist.graph.knn.scoring import pair_scores
+from egra_dist.graph.knn.scoring import candidate_scores
 from egra_dist.graph.knn.settings import KnnSettings
 
 _ROWS_PER_STEP = 8192
@@ -49,7 +49,7 @@ def build_knn(
     rows = torch.from_numpy(prepared.rows)
     ids, scores = _exact(rows, settings, progress)
     own = torch.arange(len(rows))[:, None]
-    own_scores = pair_scores(rows, rows, own, settings.metric).numpy()[:, 0]
+    own_scores = candidate_scores(rows, rows, own, settings.metric).numpy()[:, 0]
     neighbors, all_scores = expand(ids, scores, own_scores, prepared.duplicates)
     return KnnGraph(neighbors, all_scores, _statistics(prepared, settings, neighbors))
 

@@ -9,12 +9,12 @@ those groups are looked at again.
 import torch
 from torch import Tensor
 
-from egra_dist.graph.knn.scoring import offsets_of, pair_scores
+from egra_dist.graph.knn.scoring import as_base, as_queries, candidate_scores
 from egra_dist.graph.knn.settings import Metric
 
 QUERY_BLOCK = 256
 _TILE_COLUMNS = 2048
-_GROUP = 32
+_GROUP = 16
 _SPAN_TILES = 16
 _TIE_TOLERANCE = 1e-5
 
@@ -44,11 +44,11 @@ def search(
     base_ids = torch.arange(len(base)) if base_ids is None else base_ids
     ids = torch.full((len(queries), k), -1)
     scores = torch.full((len(queries), k), -torch.inf)
-    offsets = offsets_of(base, metric)
+    tiles = _Tiles(base, metric)
     for start in range(0, len(queries), QUERY_BLOCK):
         block = slice(start, start + QUERY_BLOCK)
         own = None if query_ids is None else _positions(query_ids[block], base_ids)
-        found, values = _search_block(queries[block], base, offsets, k, metric, own)
+        found, values = _search_block(queries[block], tiles, k, metric, own)
         ids[block, : found.shape[1]] = torch.where(found < 0, -1, base_ids[found.clamp(min=0)])
         scores[block, : found.shape[1]] = values
     return ids, scores
@@ -71,98 +71,105 @@ def _positions(query_ids: Tensor, base_ids: Tensor) -> Tensor:
 
 
 def _search_block(
-    queries: Tensor,
-    base: Tensor,
-    offsets: Tensor | None,
-    k: int,
-    metric: Metric,
-    own: Tensor | None,
+    queries: Tensor, tiles: "_Tiles", k: int, metric: Metric, own: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     slack = 6 + k // 4
-    positions, rough = _nominate(queries, base, offsets, k + slack, own)
-    scores = pair_scores(queries, base, positions, metric)
+    base = tiles.base
+    positions, rough = tiles.nominate(queries, k + slack, own)
+    scores = candidate_scores(queries, base, positions, metric)
     found, values = best_first(positions, scores, k)
     if len(base) > positions.shape[1] and found.shape[1] == k:
         tied = rough[:, -1] >= rough[:, k - 1] - _TIE_TOLERANCE * rough[:, 0].abs()
         for row in tied.nonzero().flatten().tolist():
             excluded = -1 if own is None else int(own[row])
-            candidates = _tied_candidates(queries[row], base, offsets, k, excluded)
-            score = pair_scores(queries[row : row + 1], base, candidates[None], metric)
-            found[row], values[row] = (part[0] for part in best_first(candidates[None], score, k))
+            candidates = _tied_candidates(queries[row : row + 1], tiles, k, excluded)[None]
+            score = candidate_scores(queries[row : row + 1], base, candidates, metric)
+            found[row], values[row] = (part[0] for part in best_first(candidates, score, k))
     return found, values
 
 
-def _nominate(
-    queries: Tensor, base: Tensor, offsets: Tensor | None, num: int, own: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The ``num`` best columns of each row by matrix product, best first."""
-    span = _TILE_COLUMNS * _SPAN_TILES
-    positions = torch.empty((len(queries), 0), dtype=torch.int64)
-    scores = torch.empty((len(queries), 0))
-    for start in range(0, len(base), span):
-        part = slice(start, start + span)
-        part_offsets = None if offsets is None else offsets[part]
-        part_own = None if own is None else own - start
-        columns, values = _best_columns(queries, base[part], part_offsets, num, part_own)
-        positions = torch.cat([positions, columns + start], 1)
-        scores = torch.cat([scores, values], 1)
-        scores, order = scores.topk(min(num, scores.shape[1]), dim=1)
-        positions = positions.gather(1, order)
-    return torch.where(scores == -torch.inf, -1, positions), scores
+class _Tiles:
+    """The base in spans of tiles, with the memory that the scores of one span take.
+
+    The memory is written again for every query block: fresh pages would cost as much as the
+    matrix product.
+    """
+
+    def __init__(self, base: Tensor, metric: Metric) -> None:
+        self.base = base
+        self.metric = metric
+        self.product_base = as_base(base, metric)
+        num_tiles = min(_SPAN_TILES, -(-len(base) // _TILE_COLUMNS))
+        groups = _TILE_COLUMNS // _GROUP
+        self._scores = torch.empty(num_tiles, QUERY_BLOCK, _GROUP, groups)
+        self._maxima = torch.empty(num_tiles, QUERY_BLOCK, groups)
+
+    def nominate(self, queries: Tensor, num: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The ``num`` best base rows of each query by matrix product, best first.
+
+        Args:
+            queries: ``[num_queries, dim]``, at most ``QUERY_BLOCK``.
+            num: Rows nominated per query.
+            own: ``[num_queries]`` base row that is not nominated, -1 for none.
+
+        Returns:
+            Base rows and scores, ``[num_queries, min(num, num_base)]``; -1 and ``-inf`` for none.
+        """
+        queries = as_queries(queries, self.metric)
+        positions = torch.empty((len(queries), 0), dtype=torch.int64)
+        scores = torch.empty((len(queries), 0))
+        span = _TILE_COLUMNS * _SPAN_TILES
+        for start in range(0, len(self.base), span):
+            stop = min(len(self.base), start + span)
+            columns, values = self._best_of_span(queries, start, stop, num, own)
+            positions = torch.cat([positions, columns + start], 1)
+            scores = torch.cat([scores, values], 1)
+            scores, order = scores.topk(min(num, scores.shape[1]), dim=1)
+            positions = positions.gather(1, order)
+        return torch.where(scores == -torch.inf, -1, positions), scores
+
+    def _best_of_span(
+        self, queries: Tensor, start: int, stop: int, num: int, own: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        num_tiles = -(-(stop - start) // _TILE_COLUMNS)
+        for tile in range(num_tiles):
+            first = start + tile * _TILE_COLUMNS
+            scores = self._scores[tile, : len(queries)]
+            self._score_tile(queries, slice(first, min(stop, first + _TILE_COLUMNS)), own, scores)
+            torch.amax(scores, dim=1, out=self._maxima[tile, : len(queries)])
+        if num * _GROUP * 2 > stop - start:
+            scores = self._scores[:num_tiles, : len(queries)]
+            flat = scores.transpose(0, 1).reshape(len(queries), -1)[:, : stop - start]
+            values, columns = flat.topk(min(num, stop - start), dim=1)
+            return columns, values
+        return self._best_of_groups(len(queries), num_tiles, num)
+
+    def _score_tile(self, queries: Tensor, columns: slice, own: Tensor | None, out: Tensor) -> None:
+        base, flat = self.product_base[columns], out.flatten(1)
+        flat[:, len(base) :] = -torch.inf
+        torch.mm(queries, base.T, out=flat[:, : len(base)])
+        if own is not None:
+            rows = ((own >= columns.start) & (own < columns.stop)).nonzero().flatten()
+            flat[rows, own[rows] - columns.start] = -torch.inf
+
+    def _best_of_groups(self, num_queries: int, num_tiles: int, num: int) -> tuple[Tensor, Tensor]:
+        groups_per_tile = _TILE_COLUMNS // _GROUP
+        maxima = self._maxima[:num_tiles, :num_queries].transpose(0, 1).flatten(1)
+        groups = maxima.topk(num, dim=1, sorted=False).indices
+        tile, place = groups // groups_per_tile, groups % groups_per_tile
+        members = torch.arange(_GROUP) * groups_per_tile
+        row = torch.arange(num_queries)[:, None]
+        first = (tile * QUERY_BLOCK + row) * _TILE_COLUMNS + place
+        entries = (first[:, :, None] + members).flatten()
+        values = self._scores.view(-1)[entries].view(num_queries, -1)
+        values, best = values.topk(num, dim=1)
+        columns = (tile * _TILE_COLUMNS + place)[:, :, None] + members
+        return columns.view(num_queries, -1).gather(1, best), values
 
 
-def _best_columns(
-    queries: Tensor, base: Tensor, offsets: Tensor | None, num: int, own: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    num_queries, num_tiles = len(queries), -(-len(base) // _TILE_COLUMNS)
-    scores = torch.empty(num_tiles, num_queries, _GROUP, _TILE_COLUMNS // _GROUP)
-    maxima = torch.empty(num_queries, num_tiles, _TILE_COLUMNS // _GROUP)
-    for tile in range(num_tiles):
-        columns = slice(tile * _TILE_COLUMNS, (tile + 1) * _TILE_COLUMNS)
-        part_offsets = None if offsets is None else offsets[columns]
-        part_own = None if own is None else own - columns.start
-        _score_tile(queries, base[columns], part_offsets, part_own, scores[tile].flatten(1))
-        torch.amax(scores[tile], dim=1, out=maxima[:, tile])
-    if num * _GROUP * 2 > len(base):
-        flat = scores.transpose(0, 1).reshape(num_queries, -1)[:, : len(base)]
-        values, best = flat.topk(min(num, len(base)), dim=1)
-        return best, values
-    return _best_of_groups(scores, maxima.flatten(1), num)
-
-
-def _score_tile(
-    queries: Tensor, base: Tensor, offsets: Tensor | None, own: Tensor | None, out: Tensor
-) -> None:
-    """Scores of one tile into ``out [num_queries, _TILE_COLUMNS]``; ``-inf`` beyond the base."""
-    out[:, len(base) :] = -torch.inf
-    target = out[:, : len(base)]
-    if offsets is None:
-        torch.mm(queries, base.T, out=target)
-    else:
-        torch.addmm(offsets, queries, base.T, out=target)
-    if own is not None:
-        rows = ((own >= 0) & (own < len(base))).nonzero().flatten()
-        target[rows, own[rows]] = -torch.inf
-
-
-def _best_of_groups(scores: Tensor, maxima: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    num_tiles, num_queries, _, groups_per_tile = scores.shape
-    groups = maxima.topk(num, dim=1, sorted=False).indices
-    tile, place = groups // groups_per_tile, groups % groups_per_tile
-    members = torch.arange(_GROUP) * groups_per_tile
-    row = torch.arange(num_queries)[:, None]
-    first = (tile * num_queries + row) * _TILE_COLUMNS + place
-    values = scores.flatten()[(first[:, :, None] + members).flatten()].view(num_queries, -1)
-    values, best = values.topk(num, dim=1)
-    columns = (tile * _TILE_COLUMNS + place)[:, :, None] + members
-    return columns.view(num_queries, -1).gather(1, best), values
-
-
-def _tied_candidates(
-    query: Tensor, base: Tensor, offsets: Tensor | None, k: int, excluded: int
-) -> Tensor:
-    """Columns of one query when more of them tie for the last place than were nominated."""
-    scores = base @ query if offsets is None else base @ query + offsets
+def _tied_candidates(query: Tensor, tiles: _Tiles, k: int, excluded: int) -> Tensor:
+    """Base rows of one query when more of them tie for the last place than were nominated."""
+    scores = (tiles.product_base @ as_queries(query, tiles.metric).T).flatten()
     if excluded >= 0:
         scores[excluded] = -torch.inf
     best = scores.topk(k).values

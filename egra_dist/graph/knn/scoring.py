@@ -1,8 +1,8 @@
 """The score of a pair of rows, one number however the pair was found.
 
 A matrix product gives the same pair slightly different scores in tiles of different shapes. Tiles
-therefore only nominate candidates; every score that is kept or compared across tiles comes from
-here, where it depends on nothing but the two rows (and is the same for (a, b) and (b, a)).
+therefore only nominate pairs; every score that is kept or compared across tiles comes from
+:func:`pair_scores`, where it depends on nothing but the two rows, in either order.
 """
 
 import torch
@@ -10,38 +10,79 @@ from torch import Tensor
 
 from egra_dist.graph.knn.settings import Metric
 
-_BLOCK_NUMBERS = 4_000_000
+_BLOCK_NUMBERS = 1_000_000
 
 
-def pair_scores(queries: Tensor, base: Tensor, candidates: Tensor, metric: Metric) -> Tensor:
+def pair_scores(
+    queries: Tensor, query_of_pair: Tensor, base: Tensor, base_of_pair: Tensor, metric: Metric
+) -> Tensor:
+    """Scores of single pairs.
+
+    Args:
+        queries: ``float32 [num_queries, dim]`` prepared rows.
+        query_of_pair: ``int64 [num_pairs]`` rows of ``queries``.
+        base: ``float32 [num_base, dim]`` prepared rows.
+        base_of_pair: ``int64 [num_pairs]`` rows of ``base``.
+        metric: Similarity; the score of ``l2`` is the negative squared distance.
+
+    Returns:
+        ``float32 [num_pairs]``.
+    """
+    scores = torch.empty(len(query_of_pair), dtype=torch.float32)
+    pairs_per_block = max(1, _BLOCK_NUMBERS // queries.shape[1])
+    for start in range(0, len(scores), pairs_per_block):
+        block = slice(start, start + pairs_per_block)
+        one = queries.index_select(0, query_of_pair[block])
+        other = base.index_select(0, base_of_pair[block])
+        if metric == "l2":
+            scores[block] = one.sub_(other).square_().sum(1).neg_()
+        else:
+            scores[block] = one.mul_(other).sum(1)
+    return scores
+
+
+def candidate_scores(queries: Tensor, base: Tensor, candidates: Tensor, metric: Metric) -> Tensor:
     """Scores of each query with its own candidates.
 
     Args:
         queries: ``float32 [num_queries, dim]`` prepared rows.
         base: ``float32 [num_base, dim]`` prepared rows.
         candidates: ``int64 [num_queries, num_candidates]`` rows of ``base``, -1 for none.
-        metric: Similarity; the score of ``l2`` is the negative squared distance.
+        metric: Similarity.
 
     Returns:
         ``float32 [num_queries, num_candidates]``, ``-inf`` where there is no candidate.
     """
-    scores = torch.empty(candidates.shape, dtype=torch.float32)
-    rows_per_block = max(1, _BLOCK_NUMBERS // max(1, candidates.shape[1] * queries.shape[1]))
-    for start in range(0, len(queries), rows_per_block):
-        block = slice(start, start + rows_per_block)
-        ids = candidates[block].clamp(min=0)
-        others = base.index_select(0, ids.flatten()).view(*ids.shape, -1)
-        own = queries[block, None, :]
-        if metric == "l2":
-            scores[block] = others.sub_(own).square_().sum(-1).neg_()
-        else:
-            scores[block] = others.mul_(own).sum(-1)
+    if not len(base):
+        return torch.full(candidates.shape, -torch.inf)
+    owner = torch.arange(len(queries)).repeat_interleave(candidates.shape[1])
+    flat = candidates.flatten().clamp(min=0)
+    scores = pair_scores(queries, owner, base, flat, metric).view(candidates.shape)
     return scores.masked_fill_(candidates < 0, -torch.inf)
 
 
-def offsets_of(base: Tensor, metric: Metric) -> Tensor | None:
-    """What is added to an inner product so that it ranks a query's candidates: ``[num_base]``.
+def as_queries(rows: Tensor, metric: Metric) -> Tensor:
+    """Rows whose inner products with :func:`as_base` rows are the score, for ``l2`` half of it.
 
-    ``-|q - b|^2 = 2 (q.b - |b|^2 / 2) - |q|^2``, whose last term is the same for all candidates.
+    ``-|q - b|^2 / 2 = q.b - |q|^2 / 2 - |b|^2 / 2`` is the inner product of ``[q, 1, -|q|^2 / 2]``
+    and ``[b, -|b|^2 / 2, 1]``.
     """
-    return base.square().sum(1).mul_(-0.5) if metric == "l2" else None
+    if metric != "l2":
+        return rows
+    return torch.cat([rows, torch.ones(len(rows), 1), _minus_half_square(rows)], 1)
+
+
+def as_base(rows: Tensor, metric: Metric) -> Tensor:
+    """The other side of :func:`as_queries`."""
+    if metric != "l2":
+        return rows
+    return torch.cat([rows, _minus_half_square(rows), torch.ones(len(rows), 1)], 1)
+
+
+def as_products(scores: Tensor, metric: Metric) -> Tensor:
+    """Scores in the unit of the inner products of :func:`as_queries` and :func:`as_base`."""
+    return scores * 0.5 if metric == "l2" else scores
+
+
+def _minus_half_square(rows: Tensor) -> Tensor:
+    return rows.square().sum(1, keepdim=True).mul_(-0.5)
