@@ -92,6 +92,14 @@ class Spool:
         with self.path.open("rb") as file:
             return {point.name: point.step for line in file for point in _points(line)}
 
+    def ends_torn(self) -> bool:
+        """Whether the last line is incomplete."""
+        with self.path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+
     def _delivered(self) -> int:
         try:
             return int(json.loads(self._note.read_text())["bytes"])
@@ -107,11 +115,10 @@ class SpoolWriter:
     """
 
     def __init__(self, spool: Spool) -> None:
-        self._path = spool.path
         self._lock = threading.Lock()
-        self._end_torn_line()
         self.last_steps = spool.last_steps()
-        self._file = self._path.open("ab", buffering=0)
+        self._file = spool.path.open("ab", buffering=0)
+        self._torn = spool.ends_torn()  # By a process that died while writing.
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the metrics whose last step is lower; others are replays and are skipped.
@@ -135,17 +142,11 @@ class SpoolWriter:
             self._file.close()
 
     def _write(self, line: bytes) -> None:
-        if self._file.write(line) != len(line):
-            self._end_torn_line()
+        whole = b"\n" + line if self._torn else line
+        self._torn = True
+        if self._file.write(whole) != len(whole):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _end_torn_line(self) -> None:
-        """A process that died while writing may have left a part of a line."""
-        with self._path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
+        self._torn = False
 
 
 def _points(line: bytes) -> Iterator[Point]:

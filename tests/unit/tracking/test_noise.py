@@ -1,6 +1,7 @@
 """Ours is shown, the libraries' only when asked, and what the user has set stays."""
 
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -27,20 +28,22 @@ CHATTER = """
 """
 
 
-def said(verbose: int) -> str:
-    command = [sys.executable, "-c", textwrap.dedent(CHATTER), str(verbose)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+def said(code: str, verbose: int) -> str:
+    """What a fresh process with nothing set says."""
+    environment = {n: v for n, v in os.environ.items() if n not in quiet_environment()}
+    command = [sys.executable, "-c", textwrap.dedent(code), str(verbose)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == ""
     return result.stderr
 
 
 def test_ours_is_shown_once_and_chatter_is_not():
-    lines = [line.split(" ", 1)[1] for line in said(verbose=0).splitlines()]
+    lines = [line.split(" ", 1)[1] for line in said(CHATTER, verbose=0).splitlines()]
     assert lines == ["ours", "warning: beware", "error: real trouble"]
 
 
 def test_verbose_shows_the_libraries_with_their_names():
-    shown = said(verbose=1)
+    shown = said(CHATTER, verbose=1)
     assert "torchrec.distributed.planner warning: planner chatter" in shown
     assert "root root chatter" in shown
     assert "FutureWarning: deprecated" in shown
@@ -48,7 +51,7 @@ def test_verbose_shows_the_libraries_with_their_names():
 
 
 def test_twice_verbose_shows_our_details():
-    assert "egra_dist.some.room details" in said(verbose=2)
+    assert "egra_dist.some.room details" in said(CHATTER, verbose=2)
 
 
 def test_what_the_user_set_stays():
@@ -75,9 +78,7 @@ def test_torchrec_is_quiet_unless_verbose(verbose):
         from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
         EmbeddingShardingPlanner(topology=Topology(world_size=1, compute_device="cpu"))
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(verbose)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (result.stdout + result.stderr == "") == (verbose == 0)
+    assert (said(code, verbose) == "") == (verbose == 0)
 
 
 def test_other_handlers_stay(monkeypatch):

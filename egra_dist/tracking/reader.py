@@ -1,0 +1,112 @@
+"""Reads back what was recorded, for comparisons and tests."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from egra_dist.errors import UserError
+from egra_dist.tracking.client import open_client, reason
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PARENT_TAG = "mlflow.parentRunId"
+
+
+class Value(NamedTuple):
+    """One value of a metric."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One MLflow run.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: The run's name: that of the stage for a child.
+        status: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
+        parent_id: Id of the pipeline's run; None for that run itself.
+        params: Settings by dotted name.
+        tags: Tags, MLflow's own included.
+        metrics: Value at the highest step of each metric.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    parent_id: str | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+class Records:
+    """What one MLflow holds.
+
+    Args:
+        uri: Tracking URI.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._client = open_client(uri)
+
+    def run(self, run_id: str) -> RecordedRun:
+        """One run.
+
+        Raises:
+            UserError: If there is none with this id.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _recorded(self._client.get_run(run_id))
+        except MlflowException as error:
+            raise UserError(f"run {run_id}: {reason(error)}") from None
+
+    def runs(self, experiment: str, condition: str = "") -> list[RecordedRun]:
+        """The runs of an experiment, newest first.
+
+        Args:
+            experiment: Name of the MLflow experiment.
+            condition: Filter in MLflow's language, e.g. ``"tags.stage = 'train'"``.
+
+        Raises:
+            UserError: If there is no such experiment.
+        """
+        found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            raise UserError(f"experiment {experiment!r}: MLflow has none of this name")
+        runs: list[RecordedRun] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([found.experiment_id], condition, page_token=token)
+            runs += [_recorded(run) for run in page]
+            token = page.token
+            if not token:
+                return runs
+
+    def children(self, run: RecordedRun) -> dict[str, RecordedRun]:
+        """The runs of a pipeline's stages, by stage."""
+        experiment_id = self._client.get_run(run.run_id).info.experiment_id
+        condition = f"tags.`{_PARENT_TAG}` = '{run.run_id}'"
+        found = self._client.search_runs([experiment_id], condition)
+        return {child.name: child for child in map(_recorded, found)}
+
+    def series(self, run_id: str, metric: str) -> list[Value]:
+        """All values of a metric, by step; empty when it was never recorded."""
+        history = self._client.get_metric_history(run_id, metric)
+        return sorted(Value(point.step, point.value) for point in history)
+
+
+def _recorded(run: "Run") -> RecordedRun:
+    return RecordedRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        parent_id=run.data.tags.get(_PARENT_TAG),
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        metrics=dict(run.data.metrics),
+    )
