@@ -24,17 +24,16 @@ def _describe_one(problem: dict[str, Any], root: type[BaseModel]) -> str:
 
 
 def _nearest(path: str, root: type[BaseModel]) -> str:
+    """The nearest name in the same section, else in any, else all names of the section."""
     known = known_keys(root)
-    matches = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
-    if not matches:
-        last = path.rpartition(".")[2]
-        by_last = {key.rpartition(".")[2]: key for key in known}
-        matches = [by_last[key] for key in difflib.get_close_matches(last, by_last, n=1)]
-    if matches:
-        return f"; did you mean {matches[0]!r}?"
-    parent = path.rpartition(".")[0]
-    siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    return f"; allowed here: {', '.join(key.rpartition('.')[2] for key in siblings)}"
+    parent, _, last = path.rpartition(".")
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
+    anywhere = {key.rpartition(".")[2]: key for key in known}
+    for keys in (siblings, anywhere):
+        matches = difflib.get_close_matches(last, keys, n=1)
+        if matches:
+            return f"; did you mean {keys[matches[0]]!r}?"
+    return f"; allowed here: {', '.join(siblings)}"
 
 
 def known_keys(root: type[BaseModel], prefix: str = "") -> list[str]:

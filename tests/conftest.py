@@ -1,0 +1,31 @@
+"""What all tests share: real data where it lies, one Ray for all, few threads."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of the real data sets: EGRA_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("EGRA_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set EGRA_DATA to where it is")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray on this machine with room for four workers, started once."""
+    from egra_dist.cluster.session import ray_session
+    from egra_dist.config import ClusterSettings
+
+    with ray_session(ClusterSettings(num_workers=4)):
+        yield
