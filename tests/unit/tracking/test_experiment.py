@@ -1,0 +1,221 @@
+"""One parent run, a child per stage, found again, whatever happens in between."""
+
+import logging
+import re
+import shutil
+
+import pytest
+
+from egra_dist.errors import UserError
+from egra_dist.tracking.client import default_uri, open_client
+from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.ledger import Ledger
+from egra_dist.tracking.reader import Records
+from egra_dist.tracking.recorder import MetricRecorder
+from egra_dist.tracking.sync import sync
+
+NOBODY = "http://127.0.0.1:9"  # The discard port: refused at once.
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def open_experiment(run_folder, uri=None, **options):
+    return Experiment.open(uri, run_folder, "egra", **options)
+
+
+def recorded(run_folder, uri=None):
+    """The parent and its children by stage; fails when there is another parent."""
+    records = Records(uri or default_uri(run_folder))
+    (parent,) = (run for run in records.runs("egra") if run.parent_id is None)
+    return parent, records.children(parent)
+
+
+def artifact(run_folder, run_id, path):
+    return (run_folder / "mlartifacts" / run_id / "artifacts" / path).read_text()
+
+
+def test_a_run_with_a_stage_is_recorded_whole(run_folder):
+    settings = {"train": {"batch_size": 2048, "model": {"name": "egra", "modalities": None}}}
+    with open_experiment(
+        run_folder, run_name="first", params=settings, tags={"data.digest": "abc"}
+    ) as experiment:
+        with experiment.stage("train", {"lr": 1e-3, "cutoffs": [5, 10]}) as run_id:
+            recorder = MetricRecorder(experiment.uri, run_id, experiment.spool)
+            recorder.log(1, {"train/loss": 0.5})
+            assert recorder.close(timeout=60)
+        experiment.log_metrics({"test/recall@20": 0.1})
+        experiment.set_tags({"model": "egra"})
+        experiment.log_dict({"rows": 7}, "plan/tables.json")
+        experiment.log_text("seed: 0\n", "config.yaml", run_id)
+    parent, children = recorded(run_folder)
+    train = children["train"]
+    assert (parent.name, parent.status) == ("first", "FINISHED")
+    assert parent.params == {
+        "train.batch_size": "2048",
+        "train.model.name": "egra",
+        "train.model.modalities": "null",
+    }
+    assert parent.tags["data.digest"] == "abc"
+    assert parent.tags["model"] == "egra"
+    assert {"version.torch", "version.ray", "version.python", "host.num_cpus"} <= set(parent.tags)
+    assert parent.metrics == {"test/recall_at_20": 0.1}
+    assert (train.run_id, train.status, train.parent_id) == (run_id, "FINISHED", parent.run_id)
+    assert train.params == {"lr": "0.001", "cutoffs": "[5, 10]"}
+    assert train.metrics["train/loss"] == 0.5
+    assert artifact(run_folder, parent.run_id, "plan/tables.json") == '{\n  "rows": 7\n}\n'
+    assert artifact(run_folder, run_id, "config.yaml") == "seed: 0\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
+)
+def test_the_status_says_how_it_ended(run_folder, error, status):
+    with pytest.raises(error), open_experiment(run_folder) as experiment:
+        with experiment.stage("pretrain"):
+            pass
+        left_open = experiment.child("knn")
+        with experiment.stage("train"):
+            raise error
+    parent, children = recorded(run_folder)
+    assert parent.status == status
+    assert {stage: run.status for stage, run in children.items()} == {
+        "pretrain": "FINISHED",
+        "knn": status,
+        "train": status,
+    }
+    assert children["knn"].run_id == left_open
+
+
+def test_a_resumed_run_goes_on_in_the_same_mlflow_runs(run_folder):
+    with pytest.raises(RuntimeError), open_experiment(run_folder, params={"a": 1}) as first:
+        ids = (first.run_id, first.child("train", {"b": 1}))
+        first.log_metrics({"loss": 1.0}, step=3, run_id=ids[1])
+        raise RuntimeError
+    with open_experiment(run_folder, params={"a": 2, "c": 3}) as second:
+        assert (second.run_id, second.child("train")) == ids
+        second.log_metrics({"loss": 9.0}, step=3, run_id=ids[1])
+        second.log_metrics({"loss": 0.5}, step=4, run_id=ids[1])
+    parent, _ = recorded(run_folder)
+    assert (parent.run_id, parent.status) == (ids[0], "FINISHED")
+    assert parent.params == {"a": "1", "c": "3"}  # MLflow's parameters cannot change.
+    assert Records(default_uri(run_folder)).series(ids[1], "loss") == [(3, 1.0), (4, 0.5)]
+
+
+def test_long_settings_are_kept_whole_as_artifacts(run_folder):
+    long = {"ids": list(range(2000))}
+    with open_experiment(run_folder, params=long) as experiment:
+        run_id = experiment.run_id
+    parent, _ = recorded(run_folder)
+    assert len(parent.params["ids"]) < 500
+    assert artifact(run_folder, run_id, "params/ids.txt") == str(long["ids"])
+
+
+def test_more_settings_than_mlflow_takes_at_once(run_folder):
+    params = {f"p{i}": i for i in range(250)}
+    with open_experiment(run_folder, params=params):
+        pass
+    assert recorded(run_folder)[0].params == {name: str(value) for name, value in params.items()}
+
+
+def test_without_mlflow_the_pipeline_goes_on_and_sync_delivers_everything(
+    run_folder, uri, caplog, tmp_path
+):
+    picture = tmp_path / "figure.txt"
+    picture.write_text("figure")
+    with (
+        caplog.at_level(logging.WARNING, "egra_dist"),
+        open_experiment(run_folder, NOBODY, params={"a": 1}) as experiment,
+    ):
+        for stage in ("pretrain", "train"):
+            with experiment.stage(stage, {"b": 2}) as run_id:
+                recorder = MetricRecorder(NOBODY, run_id, experiment.spool)
+                recorder.log(1, {"loss": 0.5})
+                recorder.close(timeout=5)
+        experiment.log_artifact(picture, "figures")
+        experiment.log_metrics({"test/recall_at_20": 0.1})
+    assert len([m for m in caplog.messages if m.startswith("MLflow is away at")]) == 1
+    with pytest.raises(UserError, match=re.escape(f"{run_folder}: MLflow at {NOBODY}: ")):
+        sync(run_folder)
+
+    for _ in range(2):  # A second time there is nothing left to do.
+        sync(run_folder, uri)
+    parent, children = recorded(run_folder, uri)
+    assert (parent.status, parent.params) == ("FINISHED", {"a": "1"})
+    assert parent.metrics == {"test/recall_at_20": 0.1}
+    assert {stage: run.metrics for stage, run in children.items()} == {
+        "pretrain": {"loss": 0.5},
+        "train": {"loss": 0.5},
+    }
+    assert {run.status for run in children.values()} == {"FINISHED"}
+    client = open_client(uri)
+    assert [a.path for a in client.list_artifacts(parent.run_id, "figures")] == [
+        "figures/figure.txt"
+    ]
+
+
+def test_sync_ends_what_was_killed_without_a_word(run_folder):
+    experiment = open_experiment(run_folder)
+    experiment.child("train")
+    experiment._folder_lock.close()  # The process is gone, its lock with it.
+    sync(run_folder)
+    parent, children = recorded(run_folder)
+    assert (parent.status, children["train"].status) == ("KILLED", "KILLED")
+
+
+def test_a_run_whose_creation_was_not_answered_is_found_again(run_folder):
+    with open_experiment(run_folder) as experiment:
+        run_id = experiment.run_id
+    ledger = Ledger.read(run_folder)
+    ledger.runs[""].run_id = None  # As if the answer had been lost.
+    ledger.write(run_folder)
+    with open_experiment(run_folder) as experiment:
+        assert experiment.run_id == run_id
+
+
+def test_one_process_at_a_time(run_folder):
+    with open_experiment(run_folder):
+        with pytest.raises(UserError, match=re.escape(f"{run_folder}: another process")):
+            open_experiment(run_folder)
+        with pytest.raises(UserError, match=re.escape(f"{run_folder}: another process")):
+            sync(run_folder)
+
+
+def test_another_tracking_uri_starts_a_new_record(run_folder, uri):
+    with open_experiment(run_folder) as experiment:
+        first = experiment.run_id
+    with open_experiment(run_folder, uri) as experiment:
+        assert experiment.run_id != first
+    assert recorded(run_folder, uri)[0].status == "FINISHED"
+
+
+def test_a_moved_run_folder_is_synced_where_it_is(run_folder, tmp_path):
+    with open_experiment(run_folder) as experiment:
+        run_id = experiment.child("train")
+    moved = tmp_path / "moved"
+    shutil.move(run_folder, moved)
+    recorder = MetricRecorder(NOBODY, run_id, moved / "spool")
+    recorder.log(1, {"loss": 0.5})
+    recorder.close(timeout=5)
+    sync(moved)
+    assert recorded(moved)[1]["train"].metrics == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("bad", ["mlruns", "file:///tmp/mlruns", "htp://host:5000"])
+def test_a_uri_where_mlflow_cannot_record_is_the_users_mistake(run_folder, bad):
+    with pytest.raises(UserError, match=f"tracking.uri: '{re.escape(bad)}'"):
+        open_experiment(run_folder, bad)
+
+
+def test_passwords_are_not_written_down(run_folder):
+    with open_experiment(run_folder, "http://me:secret@127.0.0.1:9"):
+        pass
+    assert "secret" not in (run_folder / "mlflow.json").read_text()
+
+
+def test_sync_of_something_else_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: not the folder of a recorded run")):
+        sync(tmp_path)
