@@ -1,8 +1,8 @@
 """Ranking metrics as sums of integers, so that no order of summation changes a figure.
 
-A user's value of a metric is computed from integers by one division and kept in fixed point; sums
-of integers are associative. The means are therefore equal to the last bit for every batch size,
-item tile and number of workers.
+Each positive found at some rank adds a term to each metric. Terms are cut to fixed point, and sums
+of integers are associative: the means are equal to the last bit for every batch size, item
+tile and number of workers.
 """
 
 import math
@@ -14,31 +14,8 @@ from torch import Tensor
 
 from egra_dist.config import METRICS
 
-_FRACTION_BITS = 32
-"""Per-user values lie in [0, 1]; int64 sums of them hold 2**31 users."""
-_GAIN_BITS = 40
-"""Fraction bits of one rank's discount or precision; a list of 2**23 ranks fits an int64."""
-
-
-def find_hits(ranked: Tensor, indptr: Tensor, items: Tensor, num_items: int) -> Tensor:
-    """Marks which ranked items are positives.
-
-    Args:
-        ranked: ``int64 [num_users, k]`` items, best first; -1 where a list is shorter.
-        indptr: ``int64 [num_users + 1]`` extents of each user's positives in ``items``.
-        items: ``int64`` positives, ascending within a user.
-        num_items: Size of the catalogue.
-
-    Returns:
-        ``bool [num_users, k]``.
-    """
-    if not len(items):
-        return torch.zeros_like(ranked, dtype=torch.bool)
-    rows = torch.arange(len(ranked), device=ranked.device)
-    positive_keys = torch.repeat_interleave(rows, indptr.diff()) * num_items + items
-    keys = rows[:, None] * num_items + ranked
-    places = torch.searchsorted(positive_keys, keys).clamp_(max=len(items) - 1)
-    return (positive_keys[places] == keys) & (ranked >= 0)
+_FRACTION_BITS = 36
+"""A user's value of a metric is at most 1, so int64 sums hold at least 2**27 users."""
 
 
 class MetricSums:
@@ -52,26 +29,30 @@ class MetricSums:
         self.cutoffs = sorted(set(cutoffs))
         self.num_users = 0
         self._sums = torch.zeros(len(METRICS), len(self.cutoffs), dtype=torch.int64, device=device)
-        discounts = [round(2**_GAIN_BITS / math.log2(rank + 2)) for rank in range(self.k)]
-        self._discounts = torch.tensor(discounts, dtype=torch.int64, device=device)
+        discounts = [1 / math.log2(rank + 2) for rank in range(self.cutoffs[-1])]
+        self._discounts = torch.tensor(discounts, dtype=torch.float64, device=device)
+        ideal = [math.fsum(discounts[:length]) for length in range(len(discounts) + 1)]
+        self._ideal_gains = torch.tensor(ideal, dtype=torch.float64, device=device)
 
-    @property
-    def k(self) -> int:
-        """The largest cutoff."""
-        return self.cutoffs[-1]
-
-    def add(self, hits: Tensor, num_positives: Tensor) -> None:
-        """Adds users; those without a positive are left out.
+    def add(self, users: Tensor, ranks: Tensor) -> None:
+        """Adds all positives of some users.
 
         Args:
-            hits: ``bool [num_users, k]``, best rank first.
-            num_positives: ``int64 [num_users]``.
+            users: ``int64 [num_positives]`` the user of each positive, ascending; any numbers.
+            ranks: ``int64 [num_positives]``, 0 for the best item; different within a user, except
+                that all ranks beyond the largest cutoff count as not found.
         """
-        counted = num_positives > 0
-        hits, num_positives = hits[counted].long(), num_positives[counted]
-        values = torch.stack([self._at(cutoff, hits, num_positives) for cutoff in self.cutoffs], 1)
-        self._sums += (values * 2**_FRACTION_BITS).round_().long().sum(-1)
-        self.num_users += len(hits)
+        distinct, num_positives = users.unique_consecutive(return_counts=True)
+        self.num_users += len(distinct)
+        found = ranks < self.cutoffs[-1]
+        users, ranks = _sort_by_rank(users[found], ranks[found], self.cutoffs[-1])
+        num_positives = num_positives[torch.searchsorted(distinct, users)]
+        num_before = torch.arange(len(users), device=users.device) - torch.searchsorted(
+            users, users
+        )
+        for column, cutoff in enumerate(self.cutoffs):
+            terms = self._terms(cutoff, ranks, num_before, num_positives)[:, ranks < cutoff]
+            self._sums[:, column] += (terms * 2**_FRACTION_BITS).long().sum(1)
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Sums over the ranks of ``group``."""
@@ -91,22 +72,22 @@ class MetricSums:
             for column, cutoff in enumerate(self.cutoffs)
         }
 
-    def _at(self, cutoff: int, hits: Tensor, num_positives: Tensor) -> Tensor:
-        """Values at one cutoff: ``float64 [len(METRICS), num_users]``, in METRICS' order."""
-        hits = hits[:, :cutoff]
-        num_hits = hits.sum(1)
+    def _terms(
+        self, cutoff: int, ranks: Tensor, num_before: Tensor, num_positives: Tensor
+    ) -> Tensor:
+        """What each found positive adds: ``float64 [len(METRICS), num_found]``."""
         ideal_length = num_positives.clamp(max=cutoff)
-        gain = (hits * self._discounts[:cutoff]).sum(1)
-        ideal_gain = self._discounts[:cutoff].cumsum(0)[ideal_length - 1]
-        ranks = torch.arange(1, cutoff + 1, device=hits.device)
-        precisions = (hits * hits.cumsum(1)).double() / ranks
-        precision_sum = (precisions * 2**_GAIN_BITS).round_().long().sum(1)
         return torch.stack(
             [
-                num_hits.double() / num_positives,
-                gain.double() / ideal_gain,
-                num_hits.double() / cutoff,
-                precision_sum.double() / (ideal_length * 2**_GAIN_BITS),
-                (num_hits > 0).double(),
+                1 / num_positives.double(),
+                self._discounts[ranks] / self._ideal_gains[ideal_length],
+                torch.full_like(self._discounts, 1 / cutoff)[ranks],
+                (num_before + 1).double() / ((ranks + 1) * ideal_length),
+                (num_before == 0).double(),
             ]
         )
+
+
+def _sort_by_rank(users: Tensor, ranks: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    keys = (users * k + ranks).sort().values
+    return keys // k, keys % k

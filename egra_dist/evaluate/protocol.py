@@ -6,6 +6,8 @@ reads memory-mapped vectors: they differ in where the tiles come from.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egra_dist.config import EvaluationSettings
-from egra_dist.evaluate.ranking import rank_scores, rank_users
+from egra_dist.evaluate.entries import EntriesByItem
+from egra_dist.evaluate.ranks import rank_by_scores, rank_by_vectors
 from egra_dist.evaluate.report import Evaluation, EvaluationSums
-from egra_dist.evaluate.split import Split
+from egra_dist.evaluate.split import HeldOut, Split
 from egra_dist.evaluate.tiles import ItemTile, distributed_tiles, local_tiles
 from egra_dist.graph.partition import RowPartition
 
@@ -40,7 +43,8 @@ def evaluate_vectors(
     Raises:
         FloatingPointError: If a vector is not finite.
     """
-    tiles = local_tiles(item_vectors, settings.item_tile_size, device)
+    device = device or torch.as_tensor(user_vectors[:0]).device
+    tiles = partial(local_tiles, item_vectors, settings.item_tile_size, device)
     return _sums_of_users(split, user_vectors, 0, tiles, settings, device).result()
 
 
@@ -72,7 +76,7 @@ def evaluate_partitioned(
     """
     own = users.block(dist.get_rank(group))
     assert len(user_vectors) == own.stop - own.start, "vectors are not this rank's block"
-    tiles = distributed_tiles(item_vectors, items, settings.item_tile_size, group)
+    tiles = partial(distributed_tiles, item_vectors, items, settings.item_tile_size, group)
     sums = _sums_of_users(split, user_vectors, own.start, tiles, settings, user_vectors.device)
     sums.all_reduce(group)
     return sums.result()
@@ -92,34 +96,54 @@ def evaluate_scores(
         settings: Cutoffs and block sizes.
         device: Where the scores are.
     """
-    users = split.held_out.users
-    ranked = rank_scores(
-        lambda block: score_users(users[block]),
-        len(users),
-        split.seen_by(users, device),
+    task = _Task.of_users(split, 0, split.training.num_rows, device)
+    ranks = rank_by_scores(
+        lambda block: score_users(task.users[block]),
+        len(task.users),
+        task.positives,
+        task.seen,
         max(settings.cutoffs),
         settings.user_batch_size,
     )
-    sums = EvaluationSums(settings.cutoffs, split.slices, device)
-    sums.add(split.held_out, ranked)
-    return sums.result()
+    return task.sums(split, settings, ranks).result()
 
 
 def _sums_of_users(
     split: Split,
     user_vectors: Tensor | NDArray,
     first_user: int,
-    item_tiles: Iterable[ItemTile],
+    tiles: Callable[[], Iterable[ItemTile]],
     settings: EvaluationSettings,
-    device: torch.device | None,
+    device: torch.device,
 ) -> EvaluationSums:
     """Sums over a contiguous block of users that starts at ``first_user``."""
-    held_out = split.held_out.within(first_user, first_user + len(user_vectors))
-    vectors = torch.as_tensor(user_vectors[held_out.users - first_user]).to(device)
-    device = vectors.device
-    seen = split.seen_by(held_out.users, device)
+    task = _Task.of_users(split, first_user, first_user + len(user_vectors), device)
+    vectors = torch.as_tensor(user_vectors[task.users - first_user]).to(device)
     k = max(settings.cutoffs)
-    ranked = rank_users(vectors, item_tiles, seen, k, settings.user_batch_size)
-    sums = EvaluationSums(settings.cutoffs, split.slices, device)
-    sums.add(held_out, ranked)
-    return sums
+    ranks = rank_by_vectors(vectors, tiles, task.positives, task.seen, k, settings.user_batch_size)
+    return task.sums(split, settings, ranks)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The part of a split that one process ranks, with a row for each evaluated user."""
+
+    held_out: HeldOut
+    users: NDArray[np.int64]
+    positives: EntriesByItem
+    seen: EntriesByItem
+
+    @classmethod
+    def of_users(cls, split: Split, start: int, stop: int, device: torch.device | None) -> "_Task":
+        held_out = split.held_out.within(start, stop)
+        users, rows = np.unique(held_out.users, return_inverse=True)
+        pairs = [(rows, held_out.items), split.seen_by(users)]
+        positives, seen = (
+            EntriesByItem(*(torch.from_numpy(part).to(device) for part in pair)) for pair in pairs
+        )
+        return cls(held_out, users, positives, seen)
+
+    def sums(self, split: Split, settings: EvaluationSettings, ranks: Tensor) -> EvaluationSums:
+        sums = EvaluationSums(settings.cutoffs, split.slices, ranks.device)
+        sums.add(self.held_out.users, self.held_out.items, ranks)
+        return sums

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
-from egra_dist.evaluate.metrics import MetricSums, find_hits
+from egra_dist.evaluate.metrics import MetricSums
 from egra_dist.evaluate.slices import Slice
-from egra_dist.evaluate.split import HeldOut
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,19 @@ class EvaluationSums:
         self._overall = MetricSums(cutoffs, device)
         self._slices = [(part, MetricSums(cutoffs, device)) for part in slices]
 
-    def add(self, held_out: HeldOut, ranked: Tensor, batch_size: int = 4096) -> None:
-        """Adds ranked lists.
+    def add(self, users: NDArray[np.int64], items: NDArray[np.int64], ranks: Tensor) -> None:
+        """Adds all positives of some users.
 
         Args:
-            held_out: Users and their positives.
-            ranked: ``int64 [num_users, k]``, best first, -1 where a list is shorter.
-            batch_size: Users worked on at once.
+            users: ``[num_positives]`` user of each positive, ascending.
+            items: ``[num_positives]``.
+            ranks: ``int64 [num_positives]`` as :mod:`egra_dist.evaluate.ranks` gives them.
         """
-        for begin in range(0, len(ranked), batch_size):
-            rows = slice(begin, min(begin + batch_size, len(ranked)))
-            self._add_block(held_out.block(rows), ranked[rows])
+        rows = torch.from_numpy(users).to(ranks.device)
+        self._overall.add(rows, ranks)
+        for part, sums in self._slices:
+            inside = torch.from_numpy(part.contains(users, items)).to(ranks.device)
+            sums.add(rows[inside], ranks[inside])
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Sums over the ranks of ``group``."""
@@ -64,21 +66,3 @@ class EvaluationSums:
             for part, sums in self._slices
         }
         return Evaluation(self._overall.num_users, self._overall.means(), slices)
-
-    def _add_block(self, held_out: HeldOut, ranked: Tensor) -> None:
-        indptr = torch.from_numpy(held_out.positives.indptr).to(ranked.device)
-        positives = torch.from_numpy(held_out.positives.indices.astype(np.int64)).to(ranked.device)
-        num_positives = indptr.diff()
-        hits = find_hits(ranked, indptr, positives, held_out.positives.num_columns)
-        self._overall.add(hits, num_positives)
-        rows = torch.repeat_interleave(num_positives)
-        for part, sums in self._slices:
-            slice_hits, counts = hits, num_positives
-            if part.items is not None:
-                inside = torch.from_numpy(part.items).to(ranked.device)
-                slice_hits = hits & inside[ranked]
-                counts = torch.bincount(rows[inside[positives]], minlength=len(ranked))
-            if part.users is not None:
-                users = torch.from_numpy(part.users[held_out.users])
-                counts = counts * users.to(ranked.device)
-            sums.add(slice_hits, counts)

@@ -25,6 +25,15 @@ class Slice:
     items: NDArray[np.bool_] | None = None
     users: NDArray[np.bool_] | None = None
 
+    def contains(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which positives belong to it: ``bool [num_positives]``."""
+        inside = np.ones(len(users), dtype=bool)
+        if self.items is not None:
+            inside &= self.items[items]
+        if self.users is not None:
+            inside &= self.users[users]
+        return inside
+
 
 def standard_slices(
     item_counts: NDArray[np.integer],

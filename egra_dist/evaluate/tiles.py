@@ -1,5 +1,6 @@
 """Item vectors as ascending tiles: local ones, or broadcast by the ranks that own them."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,11 +19,16 @@ class ItemTile(NamedTuple):
     start: int
     vectors: Tensor
 
+    def split(self, width: int) -> "Iterator[ItemTile]":
+        """Consecutive parts of at most ``width`` items."""
+        for offset in range(0, len(self.vectors), width):
+            yield ItemTile(self.start + offset, self.vectors[offset : offset + width])
+
 
 def local_tiles(
     vectors: Tensor | NDArray, tile_size: int, device: torch.device | None = None
 ) -> Iterator[ItemTile]:
-    """Tiles of vectors that this process holds or has memory-mapped.
+    """Tiles of vectors that this process holds or has memory-mapped, as float32.
 
     Args:
         vectors: ``[num_items, dim]``, of any floating type.
@@ -32,7 +38,7 @@ def local_tiles(
     for start in range(0, len(vectors), tile_size):
         part = vectors[start : start + tile_size]
         tile = torch.from_numpy(np.array(part)) if isinstance(part, np.ndarray) else part
-        yield ItemTile(start, tile.to(device))
+        yield ItemTile(start, tile.to(device, torch.float32))
 
 
 def distributed_tiles(
@@ -58,22 +64,24 @@ def distributed_tiles(
 
     def send(owner: int, start: int, stop: int) -> tuple[ItemTile, dist.Work]:
         if owner == rank:
-            tile = vectors[start - own.start : stop - own.start].contiguous()
+            tile = vectors[start - own.start : stop - own.start].float().contiguous()
         else:
-            tile = vectors.new_empty(stop - start, vectors.shape[1])
+            tile = vectors.new_empty(stop - start, vectors.shape[1], dtype=torch.float32)
         work = dist.broadcast(tile, group=group, group_src=owner, async_op=True)
-        assert work is not None
+        assert work is not None, "this rank belongs to the group"
         return ItemTile(start, tile), work
 
-    pending = None
+    underway: deque[tuple[ItemTile, dist.Work]] = deque()
     for owner in range(partition.num_ranks):
         block = partition.block(owner)
         for start in range(block.start, block.stop, tile_size):
-            following = send(owner, start, min(start + tile_size, block.stop))
-            if pending is not None:
-                pending[1].wait()
-                yield pending[0]
-            pending = following
-    if pending is not None:
-        pending[1].wait()
-        yield pending[0]
+            underway.append(send(owner, start, min(start + tile_size, block.stop)))
+            if len(underway) > 1:
+                yield _received(*underway.popleft())
+    while underway:
+        yield _received(*underway.popleft())
+
+
+def _received(tile: ItemTile, work: dist.Work) -> ItemTile:
+    work.wait()
+    return tile
