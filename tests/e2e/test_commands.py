@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = [sys.executable, "-c", "from egra_dist.cli import main; main()"]
+REPOSITORY = Path(__file__).parent.parent.parent
 HEAVY = ("torch", "ray", "mlflow", "torchrec", "pandas", "matplotlib", "faiss")
 CPU_SECONDS_TO_START = 1.5
 
@@ -46,9 +47,9 @@ json.dump(
 """
 
 
-def run(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [*COMMAND, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
 
 
@@ -86,12 +87,31 @@ def test_without_arguments_it_lists_the_verbs():
     assert "Traceback" not in done.stderr
 
 
-def test_a_users_mistake_is_one_line_and_status_2(tmp_path):
-    done = run("ingest", "mmrec", str(tmp_path / "absent"), "--out", str(tmp_path / "catalog"))
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("ingest mmrec {folder}/absent --out {folder}/made", ["{folder}/absent"]),
+        ("run {folder}/absent.yaml --catalog c --out {folder}/made", ["{folder}/absent.yaml"]),
+        (
+            "run {configs}/default.yaml --catalog c --out {folder}/made --set train.batchsize=3",
+            ["train.batchsize", "did you mean 'train.batch_size'?"],
+        ),
+        (
+            "run {configs}/default.yaml --catalog {folder}/absent --out {folder}/made",
+            ["{folder}/absent", "not a catalog folder"],
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(tmp_path, arguments, words):
+    def filled(text: str) -> str:
+        return text.format(folder=tmp_path, configs=REPOSITORY / "configs")
+
+    done = run(*filled(arguments).split())
     assert done.returncode == 2
     assert done.stderr.startswith("egra-dist: error: ")
     assert len(done.stderr.splitlines()) == 1
-    assert str(tmp_path / "absent") in done.stderr
+    for word in words:
+        assert filled(word) in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
