@@ -152,41 +152,35 @@ class Artifact:
         return float(self.manifest.counts["seconds"])
 
 
-@dataclass(frozen=True)
-class Store:
-    """A folder of artifacts, each named by its kind and digest."""
+def build(
+    folder: Path,
+    kind: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    make: Callable[[Path], Mapping[str, Any] | None],
+    resumable: bool = False,
+) -> Artifact:
+    """Returns the artifact of this recipe, made now unless ``folder`` already holds it.
 
-    folder: Path
-
-    def build(
-        self,
-        kind: str,
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        make: Callable[[Path], Mapping[str, Any] | None],
-        resumable: bool = False,
-    ) -> Artifact:
-        """Returns the artifact of this recipe, made now unless it is already there.
-
-        Args:
-            kind: What the artifact holds.
-            settings: JSON-serialisable settings that shape it.
-            inputs: Digests of what it is made from.
-            make: Writes the content into a folder and returns counts for the manifest.
-            resumable: Whether ``make`` goes on in what a failed attempt left in the folder.
-        """
-        digest = digest_of(kind, settings, inputs)
-        folder = self.folder / f"{kind}-{digest}"
-        if is_finished(folder, kind, digest):
-            _log.info("%s: done before, %s", kind, folder.name)
-            return Artifact(folder, read_manifest(folder, kind))
-        started = time.perf_counter()
-        with writing(folder, keep_partial=resumable) as partial:
-            counts = dict(make(partial) or {})
-            counts["seconds"] = round(time.perf_counter() - started, 3)
-            manifest = Manifest(kind, digest, dict(settings), dict(inputs), counts)
-            manifest.write(partial)
-        return Artifact(folder, manifest)
+    Args:
+        folder: Where the artifact stands.
+        kind: What it holds.
+        settings: JSON-serialisable settings that shape it.
+        inputs: Digests of what it is made from.
+        make: Writes the content into a folder and returns counts for the manifest.
+        resumable: Whether ``make`` goes on in what a failed attempt left in the folder.
+    """
+    digest = digest_of(kind, settings, inputs)
+    if is_finished(folder, kind, digest):
+        _log.info("%s: done before", kind)
+        return Artifact(folder, read_manifest(folder, kind))
+    started = time.perf_counter()
+    with writing(folder, keep_partial=resumable) as partial:
+        counts = dict(make(partial) or {})
+        counts["seconds"] = round(time.perf_counter() - started, 3)
+        manifest = Manifest(kind, digest, dict(settings), dict(inputs), counts)
+        manifest.write(partial)
+    return Artifact(folder, manifest)
 
 
 def _take_place(partial: Path, folder: Path) -> None:

@@ -95,7 +95,7 @@ class TrainingSettings(Settings):
     max_epochs: PositiveInt = 200
     max_steps: PositiveInt | None = None
     """Stops after this many steps, whatever the epoch; for smoke tests."""
-    patience: PositiveInt = 10
+    patience: PositiveInt = 20
     """Evaluations without a better validation score before training stops."""
     evaluate_every: PositiveInt = 1
     """Epochs between evaluations on the validation split."""

@@ -16,7 +16,7 @@ from egra_dist.train.batches import TripletBatches
 from egra_dist.train.checkpoint import Checkpoints
 from egra_dist.train.loop import Parts
 from egra_dist.train.optimizers import Optimizers
-from egra_dist.train.report import Reporter
+from egra_dist.train.report import Recorder, Reporter
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
 
@@ -30,8 +30,14 @@ def partition_of(catalog: Catalog) -> NodePartition:
     )
 
 
-def assemble(task: Task, device: torch.device, report: Reporter | None = None) -> Parts:
-    """Builds every part of a training from the artifacts that the task names."""
+def assemble(task: Task, device: torch.device, recorder: Recorder | None = None) -> Parts:
+    """Builds every part of a training from the artifacts that the task names.
+
+    Args:
+        task: What to train on what.
+        device: Where this rank computes.
+        recorder: Where rank 0 records; None on the other ranks.
+    """
     catalog = Catalog.open(task.catalog)
     nodes = partition_of(catalog)
     settings = task.settings
@@ -50,22 +56,14 @@ def assemble(task: Task, device: torch.device, report: Reporter | None = None) -
         batches=batches,
         checkpoints=Checkpoints(task.folder / "checkpoints", tables, model, optimizers),
         validate=Validator(catalog, training, nodes, model, settings, task.evaluation),
-        report=report or _reporter(task, batches),
-    )
-
-
-def _reporter(task: Task, batches: TripletBatches) -> Reporter:
-    from egra_dist.tracking.recorder import MetricRecorder
-
-    is_first = dist.get_rank() == 0
-    recording = task.recording if is_first else None
-    return Reporter(
-        task.settings,
-        batches.steps_per_epoch,
-        batches.num_triplets,
-        MetricRecorder(recording.uri, recording.run_id, recording.spool) if recording else None,
-        task.progress if is_first else None,
-        task.log_every_steps,
+        report=Reporter(
+            settings,
+            batches.steps_per_epoch,
+            batches.num_triplets,
+            recorder,
+            task.progress if dist.get_rank() == 0 else None,
+            task.log_every_steps,
+        ),
     )
 
 

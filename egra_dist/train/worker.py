@@ -18,6 +18,7 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.tables import ITEM, USER
 from egra_dist.tracking.noise import setup_logging
+from egra_dist.tracking.recorder import MetricRecorder
 from egra_dist.train.loop import propagate, train
 from egra_dist.train.setup import assemble, partition_of
 from egra_dist.train.task import Task
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 def train_worker(config: dict[str, Any]) -> None:
     """Trains, writes the final vectors of the best state, and evaluates them."""
     task, device = _start(config)
-    parts = assemble(task, device)
+    parts = assemble(task, device, _open_recorder(task))
     state = train(parts)
     catalog = Catalog.open(task.catalog)
     nodes = partition_of(catalog)
@@ -65,6 +66,12 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
     task: Task = config["task"]
     setup_logging(task.verbosity)
     return task, ray.train.torch.get_device()
+
+
+def _open_recorder(task: Task) -> MetricRecorder | None:
+    if task.recording is None or dist.get_rank() > 0:
+        return None
+    return MetricRecorder(task.recording.uri, task.recording.run_id, task.recording.spool)
 
 
 def _evaluate(

@@ -1,0 +1,95 @@
+"""Verbs that run the pipeline: ``run`` and ``demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+CatalogOption = Annotated[Path, typer.Option("--catalog", help="Catalogue folder.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. train.alignment.focus=easy."),
+]
+Verbosity = Annotated[
+    int, typer.Option("-v", "--verbose", count=True, help="Show what the libraries say; -vv: more.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of workers; short for cluster.num_workers.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs to the command line."""
+    app.command()(run)
+    app.command()(demo)
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file of what is learned.")],
+    catalog: CatalogOption,
+    out: Annotated[Path, typer.Option(help="The run folder.")],
+    cluster: Annotated[Path | None, typer.Option(help="YAML file of where it runs.")] = None,
+    workers: Workers = None,
+    overrides: Overrides = None,
+    stage: Annotated[str, typer.Option(help="The last stage to run.")] = "export",
+    verbose: Verbosity = 0,
+) -> None:
+    """Run the pipeline, or what of it is not yet done.
+
+    Stages: graphs, pretrain, knn, merge, train, evaluate, export. A stage whose result is in the
+    run folder already is not run again; one that was interrupted goes on.
+
+    Examples:
+      egra-dist run configs/tiktok.yaml --catalog catalogs/tiktok --out runs/tiktok --workers 2
+
+      egra-dist run configs/default.yaml --catalog catalogs/mine --out runs/mine
+      --set train.alignment.focus=easy --set item_graph.k=5
+    """
+    settings = [*(overrides or []), *([f"cluster.num_workers={workers}"] if workers else [])]
+    _run(config, catalog, out, cluster, settings, stage, verbose)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where catalogue and run go.")] = Path("runs/demo"),
+    overrides: Overrides = None,
+    verbose: Verbosity = 0,
+) -> None:
+    """Make a small synthetic catalogue, train four models on it, and compare them.
+
+    Examples:
+      egra-dist demo
+
+      egra-dist demo --out /tmp/demo --set seed=1
+    """
+    from egra_dist.catalog.synth import SynthSettings, synthesize
+
+    catalog = out / "catalog"
+    if not (catalog / "manifest.json").exists():
+        synthesize(SynthSettings(num_items=3000, num_users=6000, num_interactions=65_000), catalog)
+    _run(_CONFIGS / "demo.yaml", catalog, out / "run", None, overrides or [], "export", verbose)
+    typer.echo(f"\nSee it in MLflow: mlflow ui --backend-store-uri sqlite:///{out}/run/mlflow.db")
+
+
+def _run(
+    config: Path,
+    catalog: Path,
+    out: Path,
+    cluster: Path | None,
+    overrides: list[str],
+    stage: str,
+    verbosity: int,
+) -> None:
+    from egra_dist.catalog.catalog import Catalog
+    from egra_dist.config import load_config
+    from egra_dist.pipeline import Pipeline
+    from egra_dist.results import table
+    from egra_dist.tracking.noise import setup_logging
+
+    setup_logging(verbosity)
+    settings = load_config(config, overrides, cluster)
+    metrics = Pipeline(settings, Catalog.open(catalog), out, verbosity).run(stage)
+    if metrics:
+        typer.echo(table(metrics["models"]))
+        typer.echo(f"{out / 'metrics.json'} has every figure.")

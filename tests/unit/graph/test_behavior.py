@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from egra_dist.graph.behavior import item_adjacency, merge, normalize
+from egra_dist.graph.csr import Csr
+
+
+def csr(dense):
+    rows, columns = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    values = dense[rows, columns].astype(np.float32)
+    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
+
+
+def dense(matrix):
+    out = np.zeros((matrix.num_rows, matrix.num_columns))
+    rows = np.repeat(np.arange(matrix.num_rows), np.diff(matrix.indptr))
+    out[rows, matrix.indices] = 1 if matrix.values is None else matrix.values
+    return out
+
+
+def reference(training, items, beta):
+    """D^-1/2 A D^-1/2 in float64."""
+    num_users = len(training)
+    adjacency = np.zeros((sum(training.shape),) * 2)
+    adjacency[:num_users, num_users:] = training
+    adjacency[num_users:, :num_users] = training.T
+    adjacency[num_users:, num_users:] = beta * items
+    degrees = adjacency.sum(1)
+    scale = np.divide(1, np.sqrt(degrees), where=degrees > 0, out=np.zeros_like(degrees))
+    return scale[:, None] * adjacency * scale
+
+
+@pytest.fixture
+def graph():
+    random = np.random.default_rng(3)
+    training = (random.random((7, 5)) < 0.4).astype(float)
+    training[2] = 0  # a user without interactions
+    items = (random.random((5, 5)) < 0.3).astype(float)
+    np.fill_diagonal(items, 0)
+    return training, items
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.2, 1.0])
+def test_merged_graph_is_normalised_with_its_own_degrees(graph, beta):
+    training, items = graph
+    merged = merge(csr(training), csr(items), beta)
+    np.testing.assert_allclose(dense(merged), reference(training, items, beta), atol=1e-7)
+
+
+def test_without_item_edges_it_is_the_plain_graph(graph):
+    training, items = graph
+    plain = merge(csr(training), None, beta=1.0)
+    np.testing.assert_allclose(dense(plain), reference(training, 0 * items, 1), atol=1e-7)
+
+
+def test_rows_without_entries_stay_empty():
+    matrix = normalize(csr(np.array([[0.0, 2.0], [0.0, 0.0]])))
+    assert np.isfinite(dense(matrix)).all()
+
+
+NEIGHBORS = np.array([[1, 2], [0, -1], [1, 0], [-1, -1]], dtype=np.int32)
+SCORES = np.array([[0.9, 0.5], [0.9, -np.inf], [0.3, 0.5], [-np.inf, -np.inf]], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ("directed", [[0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]),
+        ("union", [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]),
+        ("mutual", [[0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]),
+    ],
+)
+def test_direction_of_item_edges(direction, expected):
+    assert np.array_equal(dense(item_adjacency(NEIGHBORS, SCORES, direction, "binary")), expected)
+
+
+def test_cosine_weights_are_the_scores():
+    weighted = dense(item_adjacency(NEIGHBORS, SCORES, "union", "cosine"))
+    np.testing.assert_allclose(weighted[0], [0, 0.9, 0.5, 0])
+    np.testing.assert_allclose(weighted[1], [0.9, 0, 0.3, 0], rtol=1e-6)
+
+
+def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
+    matrix = csr(graph[0])
+    matrix.save(tmp_path / "r")
+    loaded = Csr.load(tmp_path / "r")
+    assert isinstance(loaded.indices, np.memmap)
+    assert np.array_equal(dense(loaded), dense(matrix))
+    assert np.allclose(loaded.row_degrees(), graph[0].sum(1))

@@ -1,0 +1,86 @@
+"""The branch against METHOD's stage 1, written out densely in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from egra_dist.graph.csr import Csr
+from egra_dist.graph.partition import RowPartition
+from egra_dist.model.modality import ModalityBranch
+from egra_dist.model.propagation import PartitionedMatrix
+
+NUM_USERS, NUM_ITEMS, DIM = 4, 6, 8
+
+
+def partitioned(dense):
+    rows, columns = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    values = dense[rows, columns].astype(np.float32)
+    matrix = Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
+    return PartitionedMatrix(matrix, RowPartition.even(dense.shape[1], 1), torch.device("cpu"))
+
+
+def build(num_modalities, missing=()):
+    random = np.random.default_rng(0)
+    torch.manual_seed(0)
+    names = [f"modality{m}" for m in range(num_modalities)]
+    features = {name: torch.randn(NUM_ITEMS, 5 + m) for m, name in enumerate(names)}
+    present = {name: torch.ones(NUM_ITEMS, dtype=torch.bool) for name in names}
+    graphs = {name: random.random((NUM_ITEMS, NUM_ITEMS)) for name in names}
+    user_rows = random.random((NUM_USERS, NUM_ITEMS))
+    for name, item in missing:
+        present[name][item] = False
+        features[name][item] = 0
+        graphs[name][item] = graphs[name][:, item] = 0
+    branch = ModalityBranch(
+        features,
+        present,
+        {name: partitioned(graph) for name, graph in graphs.items()},
+        partitioned(user_rows),
+        DIM,
+    )
+    return branch, features, graphs, user_rows
+
+
+def reference_side(branch, features, graphs, user_rows, items, behavior):
+    branch = branch.double()
+    views = []
+    for name, x in features.items():
+        projected = branch.project[name](x.double())
+        purified = items.double() * torch.sigmoid(branch.purify[name](projected))
+        own = torch.as_tensor(graphs[name]) @ purified
+        views.append(torch.cat([torch.as_tensor(user_rows) @ own, own]))
+    attention = torch.softmax(torch.cat([branch.query(view) for view in views], dim=1), dim=1)
+    common = sum(attention[:, m : m + 1] * view for m, view in enumerate(views))
+    side = common.clone()
+    for name, view in zip(features, views, strict=True):
+        side += torch.sigmoid(branch.gate[name](behavior.double())) * (view - common)
+    return side / (len(views) + 1)
+
+
+@pytest.mark.parametrize("num_modalities", [1, 2, 3])
+def test_side_is_that_of_the_method(num_modalities):
+    branch, *data = build(num_modalities)
+    items, behavior = torch.randn(NUM_ITEMS, DIM), torch.randn(NUM_USERS + NUM_ITEMS, DIM)
+    side = branch.fuse(branch.propagate(items), behavior)
+    expected = reference_side(branch, *data, items, behavior)
+    torch.testing.assert_close(side, expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_missing_modality_gets_no_attention():
+    branch, *_ = build(2, missing=[("modality1", 3)])
+    propagated = branch.propagate(torch.randn(NUM_ITEMS, DIM))
+    behavior = torch.randn(NUM_USERS + NUM_ITEMS, DIM)
+    row = NUM_USERS + 3
+    view = propagated[row, :DIM]
+    expected = (view + 0 * behavior[row]) / 3
+    torch.testing.assert_close(branch.fuse(propagated, behavior)[row], expected)
+
+
+def test_item_without_any_modality_has_no_side():
+    branch, *_ = build(2, missing=[("modality0", 2), ("modality1", 2)])
+    propagated = branch.propagate(torch.randn(NUM_ITEMS, DIM))
+    behavior = torch.randn(NUM_USERS + NUM_ITEMS, DIM)
+    side = branch.fuse(propagated, behavior)
+    assert torch.equal(side[NUM_USERS + 2], torch.zeros(DIM))
+    assert torch.isfinite(side).all()

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+
+from egra_dist.graph.csr import Csr
+from egra_dist.graph.partition import RowPartition
+from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
+
+
+def random_matrix(num_rows, num_columns, share, seed=0):
+    random = np.random.default_rng(seed)
+    dense = random.random((num_rows, num_columns)) * (
+        random.random((num_rows, num_columns)) < share
+    )
+    dense[num_rows // 2] = 0  # an isolated row
+    rows, columns = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))])
+    values = dense[rows, columns].astype(np.float32)
+    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, num_columns), dense
+
+
+@pytest.mark.parametrize(("num_rows", "num_columns"), [(5, 9), (9, 5), (6, 6)])
+def test_product_and_gradient_match_float64(num_rows, num_columns):
+    matrix, dense = random_matrix(num_rows, num_columns, share=0.4)
+    product = PartitionedMatrix(matrix, RowPartition.even(num_columns, 1), torch.device("cpu"))
+    x = torch.randn(num_columns, 3, requires_grad=True)
+    weights = torch.randn(num_rows, 3)
+    result = product @ x
+    (result * weights).sum().backward()
+    np.testing.assert_allclose(result.detach(), dense @ x.detach().double().numpy(), atol=1e-6)
+    np.testing.assert_allclose(x.grad, dense.T @ weights.double().numpy(), atol=1e-6)
+    assert product.num_halo_rows == 0
+
+
+def test_mean_of_layers_is_the_mean_of_the_powers():
+    matrix, dense = random_matrix(7, 7, share=0.5)
+    product = PartitionedMatrix(matrix, RowPartition.even(7, 1), torch.device("cpu"))
+    x = torch.randn(7, 4)
+    powers = [np.linalg.matrix_power(dense, layer) @ x.double().numpy() for layer in range(4)]
+    np.testing.assert_allclose(
+        mean_of_layers(product, x, num_layers=3), np.mean(powers, axis=0), atol=1e-5
+    )
+
+
+def test_matrix_without_entries():
+    empty = Csr(np.zeros(4, np.int64), np.zeros(0, np.int32), None, 2)
+    product = PartitionedMatrix(empty, RowPartition.even(2, 1), torch.device("cpu"))
+    assert torch.equal(product @ torch.randn(2, 3), torch.zeros(3, 3))

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from egra_dist.graph.csr import Csr
+from egra_dist.graph.partition import NodePartition, RowPartition
+from egra_dist.train.batches import TripletBatches
+
+NUM_USERS, NUM_ITEMS = 13, 11
+
+
+@pytest.fixture
+def training():
+    random = np.random.default_rng(0)
+    dense = random.random((NUM_USERS, NUM_ITEMS)) < 0.5
+    dense[:, 10] = False  # an item that no one has
+    dense[4] = False  # a user without interactions
+    users, items = np.nonzero(dense)
+    indptr = np.concatenate([[0], np.cumsum(dense.sum(1))]).astype(np.int64)
+    return Csr(indptr, items.astype(np.int32), None, NUM_ITEMS)
+
+
+def batches_of(training, num_ranks=1, batch_size=8, seed=5):
+    nodes = NodePartition(
+        RowPartition.even(NUM_USERS, num_ranks), RowPartition.even(NUM_ITEMS, num_ranks)
+    )
+    made = TripletBatches(training, nodes, batch_size, seed, torch.device("cpu"))
+    order = nodes.position_of_nodes(np.arange(NUM_USERS + NUM_ITEMS))
+    return made, np.argsort(order)
+
+
+def triplets_of(training, num_ranks=1, epoch=0, **options):
+    """Global triplets of an epoch as node numbers ``[num_triplets, 3]``, batch by batch."""
+    made, node_at = batches_of(training, num_ranks, **options)
+    return [
+        node_at[np.concatenate([np.stack([s.users, s.positives, s.negatives], 1) for s in shares])]
+        for shares in made.epoch(epoch)
+    ]
+
+
+def test_epoch_holds_every_interaction_once(training):
+    batches = triplets_of(training)
+    seen = {(user, item - NUM_USERS) for batch in batches for user, item, _ in batch}
+    users = np.repeat(np.arange(NUM_USERS), np.diff(training.indptr))
+    assert seen == set(zip(users.tolist(), training.indices.tolist(), strict=True))
+    assert sum(len(batch) for batch in batches) == training.num_entries
+    assert [len(batch) for batch in batches[:-1]] == [8] * (len(batches) - 1)
+
+
+def test_negatives_are_seen_in_training_but_not_by_the_user(training):
+    for epoch in range(5):
+        for batch in triplets_of(training, epoch=epoch):
+            for user, _, negative in batch:
+                own = training.indices[training.indptr[user] : training.indptr[user + 1]]
+                assert negative - NUM_USERS not in own
+                assert negative - NUM_USERS != 10
+
+
+def test_epochs_differ_and_repeat_exactly(training):
+    first, again, second = (
+        np.concatenate(triplets_of(training, epoch=epoch)) for epoch in (0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, np.concatenate(triplets_of(training, seed=6)))
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 7])
+def test_global_batches_do_not_depend_on_the_number_of_ranks(training, num_ranks):
+    for one, many in zip(triplets_of(training), triplets_of(training, num_ranks), strict=True):
+        assert np.array_equal(one, many)
+
+
+def test_shares_differ_by_one_at_most(training):
+    made, _ = batches_of(training, num_ranks=3)
+    for shares in made.epoch(0):
+        sizes = [len(share) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_user_who_has_everything_ends(training):
+    dense = np.ones((2, 3))
+    everything = Csr(np.array([0, 3, 6]), np.tile(np.arange(3), 2).astype(np.int32), None, 3)
+    nodes = NodePartition(RowPartition.even(2, 1), RowPartition.even(3, 1))
+    made = TripletBatches(everything, nodes, 4, 0, torch.device("cpu"))
+    assert sum(len(shares[0]) for shares in made.epoch(0)) == dense.size
