@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("catalog",)
+_MODULES = ("run", "catalog", "track", "doctor")
 
 
 def main() -> None:
