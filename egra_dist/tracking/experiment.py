@@ -2,16 +2,19 @@
 
 import logging
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from egra_dist.artifact import write_json
-from egra_dist.tracking.client import default_uri, reason, resolve_uri, without_password
+from egra_dist.tracking.background import Background
+from egra_dist.tracking.client import default_uri, resolve_uri, without_password
 from egra_dist.tracking.facts import facts
 from egra_dist.tracking.ledger import LEDGER, Ledger, RunEntry, now_ms
 from egra_dist.tracking.mirror import SPOOL, Mirror, lock_folder
@@ -22,8 +25,7 @@ logger = logging.getLogger(__name__)
 
 _PARENT = ""
 _MAX_PARAM_LENGTH = 500
-_RETRY_SECONDS = 30.0
-_LONGEST_WAIT_SECONDS = 30.0
+_LONGEST_WAIT_SECONDS = 10.0
 
 
 class Experiment:
@@ -38,16 +40,15 @@ class Experiment:
         spool: Folder of the spools, for the workers' ``MetricRecorder``.
     """
 
-    def __init__(self, run_folder: Path, ledger: Ledger, uri: str) -> None:
+    def __init__(self, run_folder: Path, ledger: Ledger, uri: str, lock: IO[str]) -> None:
         self.uri = uri
         self.spool = run_folder / SPOOL
         self._folder = run_folder
         self._ledger = ledger
         self._mirror = Mirror(run_folder, ledger, uri)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
-        self._away_since: float | None = None
-        self._warned = False
-        self._folder_lock = lock_folder(run_folder)
+        self._background = Background(self._mirror, uri)
+        self._lock = lock
+        self._arrived = False
 
     @classmethod
     def open(
@@ -71,19 +72,20 @@ class Experiment:
             params: Nested settings.
 
         Raises:
-            UserError: If MLflow cannot record at this URI.
+            UserError: If MLflow cannot record at this URI, or another process is running in the
+                folder.
         """
-        run_folder.mkdir(parents=True, exist_ok=True)
         wanted = resolve_uri(uri)
+        lock = lock_folder(run_folder)
         ledger = _ledger_for(run_folder, wanted, name)
-        experiment = cls(run_folder, ledger, wanted or default_uri(run_folder))
+        experiment = cls(run_folder, ledger, wanted or default_uri(run_folder), lock)
         experiment._begin(_PARENT, run_name or run_folder.name, params, {**facts(), **(tags or {})})
         return experiment
 
     @property
     def run_id(self) -> str:
         """Identity of the parent run."""
-        wait([self._pushed], _LONGEST_WAIT_SECONDS)
+        self._background.wait_for_runs(_LONGEST_WAIT_SECONDS)
         return self._ledger.runs[_PARENT].id
 
     def child(
@@ -105,7 +107,7 @@ class Experiment:
         """
         assert stage != _PARENT
         self._begin(stage, stage, params, {"stage": stage, **(tags or {})})
-        wait([self._pushed], _LONGEST_WAIT_SECONDS)
+        self._background.wait_for_runs(_LONGEST_WAIT_SECONDS)
         return self._ledger.runs[stage].id
 
     @contextmanager
@@ -144,46 +146,40 @@ class Experiment:
         writer = SpoolWriter(Spool(self.spool, self._entry(run_id).key))
         writer.append(step, {clean_name(name): float(value) for name, value in metrics.items()})
         writer.close()
-        self._push_soon()
+        self._background.submit()
 
     def log_dict(self, content: Any, path: str, run_id: str | None = None) -> None:
         """Records JSON as an artifact, e.g. under ``"plan/sharding.json"``."""
-        with self._mirror.lock:
-            write_json(self._outgoing(path, self._entry(run_id)), content)
-        self._push_soon()
+        self._put(path, lambda file: write_json(file, content), run_id)
 
     def log_text(self, text: str, path: str, run_id: str | None = None) -> None:
         """Records text as an artifact."""
-        with self._mirror.lock:
-            self._outgoing(path, self._entry(run_id)).write_text(text)
-        self._push_soon()
+        self._put(path, lambda file: file.write_text(text), run_id)
 
     def log_artifact(self, file: Path, folder: str = "", run_id: str | None = None) -> None:
         """Records a copy of a file as an artifact; meant for small files."""
-        with self._mirror.lock:
-            shutil.copy(file, self._outgoing(f"{folder}/{file.name}", self._entry(run_id)))
-        self._push_soon()
+        self._put(f"{folder}/{file.name}", lambda copy: shutil.copy(file, copy), run_id)
 
     def close(self, status: str = "FINISHED", timeout: float = 30.0) -> bool:
-        """Ends all runs and delivers what can be delivered in time.
+        """Ends all runs and delivers what can be delivered in time; a second call does nothing.
 
         Returns:
             Whether MLflow has everything.
         """
+        if self._lock.closed:
+            return self._arrived
         with self._mirror.lock:
             for entry in self._ledger.runs.values():
                 entry.end(status)
-        self._away_since = None
-        self._save_and_push()
-        wait([self._delivered], timeout)
-        arrived = self._delivered.done() and self._delivered.result()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self._folder_lock.close()
-        if not arrived:
+        self._mirror.save()
+        self._arrived = self._background.finish(timeout)
+        self._lock.close()
+        if not self._arrived:
             logger.warning("MLflow lacks some of it; later: egra-dist track sync %s", self._folder)
-        return arrived
+        return self._arrived
 
     def __enter__(self) -> Self:
+        _exit_on_sigterm()
         return self
 
     def __exit__(
@@ -210,15 +206,13 @@ class Experiment:
         for name, value in params.items():
             if len(value) > _MAX_PARAM_LENGTH:
                 path = f"params/{name}.txt"
-                self._outgoing(path, entry).write_text(value)
+                self._mirror.outbox.put(entry.key, path, partial(_write_text, value))
                 short[name] = f"{value[: _MAX_PARAM_LENGTH // 2]}... (all of it: {path})"
         return short
 
-    def _outgoing(self, path: str, entry: RunEntry) -> Path:
-        """Where a file waits that is to become the artifact ``path``."""
-        file = self.spool / entry.key / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
+    def _put(self, path: str, write: Callable[[Path], object], run_id: str | None) -> None:
+        self._mirror.outbox.put(self._entry(run_id).key, path.lstrip("/"), write)
+        self._background.submit()
 
     def _entry(self, run_id: str | None) -> RunEntry:
         entry = self._ledger.find(run_id) if run_id else self._ledger.runs[_PARENT]
@@ -227,32 +221,18 @@ class Experiment:
 
     def _save_and_push(self) -> None:
         self._mirror.save()
-        self._push_soon()
+        self._background.submit()
 
-    def _push_soon(self) -> None:
-        self._pushed = self._thread.submit(self._push)
-        self._delivered = self._thread.submit(self._deliver)
 
-    def _is_away(self) -> bool:
-        """Asked again at every occasion, a dead server would take seconds each time."""
-        since = self._away_since
-        return since is not None and time.monotonic() - since < _RETRY_SECONDS
+def _write_text(text: str, file: Path) -> None:
+    file.write_text(text)
 
-    def _push(self) -> None:
-        if self._is_away():
-            return
-        try:
-            self._mirror.push()
-            self._away_since = None
-        except Exception as error:
-            # Whatever MLflow, a database driver or the network raises: the pipeline goes on.
-            self._away_since = time.monotonic()
-            if not self._warned:
-                self._warned = True
-                logger.warning("MLflow is away at %s: %s", self.uri, reason(error))
 
-    def _deliver(self) -> bool:
-        return self._away_since is None and self._mirror.deliver_metrics()
+def _exit_on_sigterm() -> None:
+    """A stopped job unwinds, so that its runs are ended; Ray, once started, does the same."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _status(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from egra_dist.artifact import write_json
+from egra_dist.errors import UserError
 
 LEDGER = "mlflow.json"
 
@@ -88,13 +89,22 @@ class Ledger:
 
     @classmethod
     def read(cls, run_folder: Path) -> "Ledger | None":
-        """The ledger of a run folder; None when it has none."""
+        """The ledger of a run folder; None when it has none.
+
+        Raises:
+            UserError: If it is not one that this version has written.
+        """
+        path = run_folder / LEDGER
         try:
-            fields = json.loads((run_folder / LEDGER).read_text())
+            fields = json.loads(path.read_text())
+            runs = {stage: RunEntry(**entry) for stage, entry in fields["runs"].items()}
+            return cls(fields["uri"], fields["experiment"], runs)
         except FileNotFoundError:
             return None
-        runs = {stage: RunEntry(**entry) for stage, entry in fields["runs"].items()}
-        return cls(fields["uri"], fields["experiment"], runs)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: not a readable record ({error}); without it a new record is started"
+            ) from None
 
     def write(self, run_folder: Path) -> None:
         """Writes the ledger, whole."""

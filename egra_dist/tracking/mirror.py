@@ -1,10 +1,10 @@
 """Brings MLflow in line with the ledger: runs, parameters, tags, artifacts, status, metrics."""
 
 import fcntl
-import shutil
 import threading
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from egra_dist.errors import UserError
 from egra_dist.tracking.client import default_uri, open_client
 from egra_dist.tracking.delivery import Delivery
 from egra_dist.tracking.ledger import Ledger, RunEntry
-from egra_dist.tracking.spool import SUFFIX, Spool
+from egra_dist.tracking.outbox import Outbox
+from egra_dist.tracking.spool import Spool
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,12 +29,17 @@ class Mirror:
 
     Args:
         run_folder: Where the ledger and the spools are.
-        ledger: The runs as they ought to be; guarded by :attr:`lock`.
+        ledger: The runs as they ought to be.
         uri: Tracking URI of MLflow.
+
+    Attributes:
+        lock: To be held while the ledger is changed.
+        outbox: Artifacts on their way.
     """
 
     def __init__(self, run_folder: Path, ledger: Ledger, uri: str) -> None:
         self.lock = threading.Lock()
+        self.outbox = Outbox(run_folder / SPOOL)
         self._folder = run_folder
         self._ledger = ledger
         self._uri = uri
@@ -55,12 +61,14 @@ class Mirror:
                 self._create(client, entry)
             if entry.changed:
                 self._update(client, entry)
-            self._upload(client, entry)
+            assert entry.run_id is not None
+            self.outbox.deliver(entry.key, partial(_log_artifacts, client, entry.run_id))
 
     def deliver_metrics(self) -> bool:
         """Delivers all spools; returns whether nothing is left."""
         folder = self._folder / SPOOL
-        keys = sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
+        with self.lock:
+            keys = [entry.key for entry in self._ledger.runs.values()]
         return all(Delivery(self._uri, Spool(folder, key)).deliver() for key in keys)
 
     def _create(self, client: "MlflowClient", entry: RunEntry) -> None:
@@ -110,19 +118,6 @@ class Mirror:
         finally:
             self.save()
 
-    def _upload(self, client: "MlflowClient", entry: RunEntry) -> None:
-        """Files wait in the outbox until they have arrived."""
-        assert entry.run_id is not None
-        outbox = self._folder / SPOOL / entry.key
-        with self.lock:
-            if not outbox.exists():
-                return
-            leaving = outbox.with_suffix(".leaving")
-            shutil.copytree(outbox, leaving, dirs_exist_ok=True)
-            shutil.rmtree(outbox)
-        client.log_artifacts(entry.run_id, str(leaving))
-        shutil.rmtree(leaving)
-
 
 def lock_folder(run_folder: Path) -> IO[str]:
     """Says that this process records to a run folder, until the returned file is closed.
@@ -156,3 +151,7 @@ def _log_in_batches(
     for start in range(0, max(len(all_params), len(all_tags)), _MAX_PER_BATCH):
         part = slice(start, start + _MAX_PER_BATCH)
         client.log_batch(run_id, params=all_params[part], tags=all_tags[part], synchronous=True)
+
+
+def _log_artifacts(client: "MlflowClient", run_id: str, folder: Path) -> None:
+    client.log_artifacts(run_id, str(folder))

@@ -3,9 +3,16 @@
 import logging
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import textwrap
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from egra_dist.cli import track
 from egra_dist.errors import UserError
 from egra_dist.tracking.client import default_uri, open_client
 from egra_dist.tracking.experiment import Experiment
@@ -90,6 +97,22 @@ def test_the_status_says_how_it_ended(run_folder, error, status):
     assert children["knn"].run_id == left_open
 
 
+def test_a_terminated_job_ends_its_runs(run_folder):
+    code = """
+        import os, signal, sys, time
+        from pathlib import Path
+        from egra_dist.tracking.experiment import Experiment
+        with Experiment.open(None, Path(sys.argv[1]), "egra") as experiment:
+            with experiment.stage("train"):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(run_folder)]
+    assert subprocess.run(command).returncode == 128 + signal.SIGTERM
+    parent, children = recorded(run_folder)
+    assert (parent.status, children["train"].status) == ("KILLED", "KILLED")
+
+
 def test_a_resumed_run_goes_on_in_the_same_mlflow_runs(run_folder):
     with pytest.raises(RuntimeError), open_experiment(run_folder, params={"a": 1}) as first:
         ids = (first.run_id, first.child("train", {"b": 1}))
@@ -160,7 +183,7 @@ def test_without_mlflow_the_pipeline_goes_on_and_sync_delivers_everything(
 def test_sync_ends_what_was_killed_without_a_word(run_folder):
     experiment = open_experiment(run_folder)
     experiment.child("train")
-    experiment._folder_lock.close()  # The process is gone, its lock with it.
+    experiment._lock.close()  # The process is gone, its lock with it.
     sync(run_folder)
     parent, children = recorded(run_folder)
     assert (parent.status, children["train"].status) == ("KILLED", "KILLED")
@@ -187,9 +210,18 @@ def test_one_process_at_a_time(run_folder):
 def test_another_tracking_uri_starts_a_new_record(run_folder, uri):
     with open_experiment(run_folder) as experiment:
         first = experiment.run_id
+        experiment.log_metrics({"loss": 1.0})
     with open_experiment(run_folder, uri) as experiment:
         assert experiment.run_id != first
+        assert experiment.close(timeout=60)
     assert recorded(run_folder, uri)[0].status == "FINISHED"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"uri": null}', '{"uri": 1, "runs": {"": {}}}'])
+def test_an_unreadable_ledger_is_named(run_folder, content):
+    (run_folder / "mlflow.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"{run_folder}/mlflow.json: not a readable")):
+        open_experiment(run_folder)
 
 
 def test_a_moved_run_folder_is_synced_where_it_is(run_folder, tmp_path):
@@ -219,3 +251,16 @@ def test_passwords_are_not_written_down(run_folder):
 def test_sync_of_something_else_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}: not the folder of a recorded run")):
         sync(tmp_path)
+
+
+def test_the_command_delivers_and_says_so(run_folder):
+    app = typer.Typer()
+    track.register(app)
+    with open_experiment(run_folder) as experiment:
+        run_id = experiment.child("train")
+    recorder = MetricRecorder(NOBODY, run_id, run_folder / "spool")
+    recorder.log(1, {"loss": 0.5})
+    recorder.close(timeout=5)
+    result = CliRunner().invoke(app, ["track", "sync", str(run_folder)])
+    assert (result.exit_code, result.output) == (0, f"{run_folder}: MLflow has everything\n")
+    assert recorded(run_folder)[1]["train"].metrics == {"loss": 0.5}
