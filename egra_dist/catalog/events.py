@@ -169,9 +169,9 @@ def _collapse(events: _Events, source: Source) -> _Events:
         row = int(order[is_repeated].min())
         user, item = (ids.raw_ids[ids.codes[row]].as_py() for ids in (events.users, events.items))
         logger.warning(
-            "%s: %d events repeat an earlier one of the same user and item and are dropped, "
-            "the first on row %d (%r, %r)",
-            source.path, int(is_repeated.sum()), row + 1, user, item,
+            "%s: user %r and item %r were already in an earlier event; of such repetitions %d "
+            "are dropped",
+            source.locate(row), user, item, int(is_repeated.sum()),
         )  # fmt: skip
     return events.take(np.sort(order[~is_repeated]))
 
@@ -225,8 +225,8 @@ def _write_items(writer: CatalogWriter, raw_ids: pa.Array, items: ItemData) -> N
     wanted = pa.chunked_array([raw_ids])
     rows = find_rows(wanted, items.ids)
     known = pa.array(rows, mask=rows < 0)
-    table = items.columns.take(known) if items.columns.num_columns else pa.table({})
-    writer.add_entities("items", table.add_column(0, "raw_id", wanted))
+    columns = {name: items.columns[name].take(known) for name in items.columns.column_names}
+    writer.add_entities("items", pa.table({"raw_id": raw_ids, **columns}))
     for modality, features in items.features.items():
         rows = find_rows(wanted, features.ids)
         present = (rows >= 0) & features.present[rows]

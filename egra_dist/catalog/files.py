@@ -41,11 +41,15 @@ class Source:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise UserError(f"{self.path}: parts differ in columns: {_one_line(error)}") from None
 
-    def error(self, row: int, message: str) -> UserError:
-        """An error about a row, which it names by file and position (the first row is 1)."""
+    def locate(self, row: int) -> str:
+        """Names a row by its file and position there (the first row is 1)."""
         starts = np.cumsum([0] + [table.num_rows for table in self.tables])
         part = int(np.searchsorted(starts, row, side="right")) - 1
-        return UserError(f"{self.parts[part]}: row {row - starts[part] + 1}: {message}")
+        return f"{self.parts[part]}: row {row - starts[part] + 1}"
+
+    def error(self, row: int, message: str) -> UserError:
+        """An error about a row."""
+        return UserError(f"{self.locate(row)}: {message}")
 
     def ids(self, name: str) -> pa.ChunkedArray:
         """A column of raw ids: strings or int64, none missing.

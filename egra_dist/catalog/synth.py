@@ -1,9 +1,9 @@
 """A synthetic catalogue of any size, streamed.
 
-Items form genres, genres hold niches, and a niche holds items that resemble each other. A user
-has a few niches of few genres; an interaction is a niche of the user's taste, then an item of
-that niche by Zipf popularity, or once in a while any item. Modalities are noisy linear views of
-the items' latent vectors. Users come in blocks, each with a random generator of its own, so that
+Genres hold niches, niches hold a few items each, and a niche has a style. A user takes up niches
+of a few genres, those that are to the user's style; an interaction is one of these niches, then
+an item of it by Zipf popularity, or once in a while any item. Modalities are noisy views of genre
+and style. Users come in blocks, each with a random generator of its own, so that
 memory does not grow with the number of interactions.
 """
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from egra_dist.catalog.catalog import SPLITS, Catalog, Entities
 from egra_dist.catalog.features import BLOCK_ROWS
 from egra_dist.catalog.split import split_by_ratio
-from egra_dist.catalog.synth_taste import Views, World, draw_activity, draw_choices
+from egra_dist.catalog.synth_taste import World, draw_activity, draw_choices
+from egra_dist.catalog.synth_views import Views
 from egra_dist.catalog.writer import CatalogWriter, writing_catalog
 from egra_dist.errors import UserError
 from egra_dist.tracking.progress import StageProgress
@@ -29,7 +30,7 @@ INTERACTIONS_PER_BLOCK = 1 << 20
 ENTITIES_PER_BLOCK = 1 << 20
 MIN_PER_USER = 3
 """Interactions of the least active user: one for each split."""
-_INTERACTIONS, _FEATURES = 4, 5  # streams of random numbers, apart from those of the world
+_CHOICES = 2  # stream of random numbers, apart from those of the world and the views
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _write_interactions(
     mean = settings.num_interactions / settings.num_users
     done = 0
     for start, stop in _blocks(settings.num_users, max(1, int(INTERACTIONS_PER_BLOCK / mean))):
-        rng = np.random.default_rng([settings.seed, _INTERACTIONS, start])
+        rng = np.random.default_rng([settings.seed, _CHOICES, start])
         wanted = round(stop * mean) - round(start * mean)
         num_choices = draw_activity(rng, stop - start, wanted, MIN_PER_USER)
         users, items = draw_choices(rng, world, num_choices)
@@ -136,13 +137,7 @@ def _feature_blocks(
 ) -> Iterator[NDArray[Any]]:
     """Yields blocks of rows, and fills in which rows are ``present``."""
     for start, stop in _blocks(settings.num_items, BLOCK_ROWS):
-        rng = np.random.default_rng([settings.seed, _FEATURES, modality, start])
-        block = views.draw_view(rng, modality, views.draw_latents(start, stop))
-        fates = rng.random(stop - start)
-        missing = fates < settings.missing_share
-        corrupted = ~missing & (fates < settings.missing_share + settings.corrupted_share)
-        noise = rng.standard_normal((int(corrupted.sum()), settings.dim), dtype=np.float32)
-        block[corrupted] = noise * block.std()
-        block[missing] = 0
-        present[start:stop] = ~missing
+        block, present[start:stop] = views.draw_view(
+            modality, start, stop, settings.corrupted_share, settings.missing_share
+        )
         yield block.astype(np.float16)

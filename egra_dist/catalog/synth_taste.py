@@ -3,22 +3,28 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ITEMS_PER_NICHE = 20
-INTERACTIONS_PER_NICHE = 4
+ITEMS_PER_NICHE = 8
+STYLE_DIM = 8
+INTERACTIONS_PER_NICHE = 2
 """A user takes up one more niche per so many interactions, two at least."""
-NICHES_PER_USER_GENRE = 3
+NICHES_PER_GENRE = 3
+"""A user takes up one more genre per so many niches."""
+NICHES_WEIGHED = 8
+"""A niche is taken up as the best in style of so many that come along."""
+STYLE_STRENGTH = 1.0
 EXPLORED_SHARE = 0.1
 """Share of interactions that have nothing to do with the user's taste."""
 ITEM_EXPONENT = 0.8
-NICHE_EXPONENT = 0.5
+NICHE_EXPONENT = 0.6
+GENRE_EXPONENT = 0.6
 ACTIVITY_SIGMA = 0.8
 
 Indices = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,31 +50,34 @@ class World:
         return max(1, round(self.num_niches**0.5))
 
     @cached_property
-    def _affine(self) -> tuple[int, int]:
+    def styles(self) -> Vectors:
+        """Style of each niche ``[num_niches, STYLE_DIM]``: what it is like within its genre."""
         rng = np.random.default_rng([self.seed, 0])
+        return rng.standard_normal((self.num_niches, STYLE_DIM), dtype=np.float32)
+
+    @cached_property
+    def _affine(self) -> tuple[int, int]:
+        rng = np.random.default_rng([self.seed, 1])
         factor, offset = (int(number) for number in rng.integers(1, self.num_items + 1, 2))
         while gcd(factor, self.num_items) > 1:
             factor += 1
         return factor, offset
 
-    def indices_of_ranks(self, ranks: Indices) -> Indices:
-        """Dense item indices of popularity ranks."""
+    def niches_of_items(self, items: Indices) -> Indices:
+        """Niches of dense item indices."""
         factor, offset = self._affine
-        return (ranks * factor + offset) % self.num_items
-
-    def ranks_of_indices(self, indices: Indices) -> Indices:
-        """Popularity ranks of dense item indices."""
-        factor, offset = self._affine
-        return (indices - offset) * pow(factor, -1, self.num_items) % self.num_items
+        ranks = (items - offset) * pow(factor, -1, self.num_items) % self.num_items
+        return ranks % self.num_niches
 
     def draw_items(self, rng: np.random.Generator, niches: Indices) -> Indices:
         """Draws an item (its dense index) of each niche by Zipf popularity."""
         sizes = (self.num_items - niches - 1) // self.num_niches + 1
         ranks = draw_zipf(rng, sizes, ITEM_EXPONENT) * self.num_niches + niches
-        return self.indices_of_ranks(ranks)
+        factor, offset = self._affine
+        return (ranks * factor + offset) % self.num_items
 
     def draw_niches(self, rng: np.random.Generator, genres: Indices) -> Indices:
-        """Draws a niche of each genre."""
+        """Draws a niche of each genre by Zipf popularity."""
         sizes = (self.num_niches - genres - 1) // self.num_genres + 1
         return draw_zipf(rng, sizes, NICHE_EXPONENT) * self.num_genres + genres
 
@@ -108,9 +117,12 @@ def draw_choices(
         Users (ascending) and items, in random order within a user. A user whose tastes are
         exhausted has fewer items than wanted.
     """
-    num_draws = num_choices * 2 + 8
-    users = np.repeat(np.arange(len(num_choices)), num_draws)
-    items = world.draw_items(rng, _draw_niches_of_users(rng, world, num_choices, users))
+    users = np.repeat(np.arange(len(num_choices)), num_choices * 2 + 8)
+    niches = _draw_tastes(rng, world, num_choices).draw_niches(rng, users)
+    explores = np.flatnonzero(rng.random(len(users)) < EXPLORED_SHARE)
+    niches[explores] = rng.integers(world.num_niches, size=len(explores))
+    items = world.draw_items(rng, niches)
+
     is_first = _first_of_pair(users * world.num_items + items)
     users, items = users[is_first], items[is_first]
     is_wanted = _rank_within(users, len(num_choices)) < num_choices[users]
@@ -119,24 +131,38 @@ def draw_choices(
     return users, items[order]
 
 
-def _draw_niches_of_users(
-    rng: np.random.Generator, world: World, num_choices: Indices, users: Indices
-) -> Indices:
-    num_slots = 2 + num_choices // INTERACTIONS_PER_NICHE
-    num_user_genres = 1 + (num_slots - 1) // NICHES_PER_USER_GENRE
-    genres = draw_zipf(
-        rng, np.full(num_user_genres.sum(), world.num_genres, dtype=np.int64), NICHE_EXPONENT
-    )
-    first_genre, first_slot = _starts(num_user_genres), _starts(num_slots)
-    slot_users = np.repeat(np.arange(len(num_slots)), num_slots)
-    slot_ranks = np.arange(len(slot_users)) - first_slot[slot_users]
-    slot_genres = genres[first_genre[slot_users] + slot_ranks // NICHES_PER_USER_GENRE]
-    slots = world.draw_niches(rng, slot_genres)
-    niches = slots[first_slot[users] + draw_zipf(rng, num_slots[users], NICHE_EXPONENT)]
-    explores = np.flatnonzero(rng.random(len(users)) < EXPLORED_SHARE)
-    everywhere = np.full(len(explores), world.num_niches, dtype=np.int64)
-    niches[explores] = draw_zipf(rng, everywhere, NICHE_EXPONENT)
-    return niches
+@dataclass(frozen=True)
+class _Tastes:
+    """The niches each user has taken up: those of user ``u`` from ``starts[u]`` on."""
+
+    starts: Indices
+    counts: Indices
+    niches: Indices
+
+    def draw_niches(self, rng: np.random.Generator, users: Indices) -> Indices:
+        """Draws one of each user's niches."""
+        slots = (rng.random(len(users)) * self.counts[users]).astype(np.int64)
+        return self.niches[self.starts[users] + slots]
+
+
+def _draw_tastes(rng: np.random.Generator, world: World, num_choices: Indices) -> _Tastes:
+    """Users take up niches of a few genres, those that are to their style."""
+    num_niches = 2 + num_choices // INTERACTIONS_PER_NICHE
+    num_genres = 1 + (num_niches - 1) // NICHES_PER_GENRE
+    all_genres = np.full(num_genres.sum(), world.num_genres, dtype=np.int64)
+    genres = draw_zipf(rng, all_genres, GENRE_EXPONENT)
+
+    users = np.repeat(np.arange(len(num_choices)), num_niches)
+    starts = _starts(num_niches)
+    slots = np.arange(len(users)) - starts[users]
+    slot_genres = genres[_starts(num_genres)[users] + slots // NICHES_PER_GENRE]
+    coming = world.draw_niches(rng, np.repeat(slot_genres, NICHES_WEIGHED))
+    coming = coming.reshape(-1, NICHES_WEIGHED)
+
+    liked = rng.standard_normal((len(num_choices), STYLE_DIM), dtype=np.float32)
+    fit = np.einsum("snd,sd->sn", world.styles[coming], liked[users])
+    fit = STYLE_STRENGTH * fit + rng.gumbel(size=fit.shape).astype(np.float32)
+    return _Tastes(starts, num_niches, coming[np.arange(len(coming)), fit.argmax(axis=1)])
 
 
 def _starts(counts: Indices) -> Indices:
@@ -155,50 +181,3 @@ def _first_of_pair(keys: Indices) -> NDArray[np.bool_]:
 def _rank_within(users: Indices, num_users: int) -> Indices:
     counts = np.bincount(users, minlength=num_users)
     return np.arange(len(users)) - _starts(counts)[users]
-
-
-@dataclass(frozen=True)
-class Views:
-    """Modalities as noisy linear views of the items' latent vectors."""
-
-    world: World
-    num_modalities: int
-    dim: int
-    latent_dim: int = 32
-    niche_scale: float = 1.0
-    item_scale: float = 0.5
-    noise: float = 1.0
-
-    def draw_latents(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Latent vectors ``[stop - start, latent_dim]`` of dense indices ``start:stop``."""
-        niches = self.world.ranks_of_indices(np.arange(start, stop)) % self.world.num_niches
-        rng = np.random.default_rng([self.world.seed, 1, start])
-        own = rng.standard_normal((stop - start, self.latent_dim), dtype=np.float32)
-        return self._niche_centres[niches] + self.item_scale * own
-
-    @cached_property
-    def _niche_centres(self) -> NDArray[np.float32]:
-        rng = np.random.default_rng([self.world.seed, 2])
-        shape = (self.world.num_niches, self.latent_dim)
-        niches = rng.standard_normal(shape, dtype=np.float32)
-        genres = rng.standard_normal((self.world.num_genres, self.latent_dim), dtype=np.float32)
-        niches *= self.niche_scale
-        niches += genres[np.arange(len(niches)) % self.world.num_genres]
-        return niches
-
-    @cached_property
-    def _projections(self) -> NDArray[np.float32]:
-        """``[num_modalities, latent_dim, dim]``; every modality sees some latents better."""
-        rng = np.random.default_rng([self.world.seed, 3])
-        shape = (self.num_modalities, self.latent_dim, self.dim)
-        sharpness = rng.random((self.num_modalities, self.latent_dim, 1)) ** 2
-        projections: NDArray[Any] = rng.standard_normal(shape) * sharpness
-        return projections.astype(np.float32) / np.float32(self.latent_dim**0.5)
-
-    def draw_view(
-        self, rng: np.random.Generator, modality: int, latents: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Features ``[num_rows, dim]`` of one modality."""
-        view = latents @ self._projections[modality]
-        noise = rng.standard_normal(view.shape, dtype=np.float32)
-        return view + np.float32(self.noise * view.std()) * noise

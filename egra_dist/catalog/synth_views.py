@@ -1,0 +1,67 @@
+"""Modalities of a synthetic catalogue: noisy views of what the items are."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egra_dist.catalog.synth_taste import STYLE_DIM, Vectors, World
+
+GENRE_DIM = 8
+ITEM_SCALE = 0.5
+"""Spread of the items of a niche around its genre and style, which spread by 1."""
+NOISE = 1.0
+"""Spread of a view's noise over that of its signal."""
+_LATENTS, _GENRES, _PROJECTIONS, _VIEWS = 10, 11, 12, 13  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Views:
+    """Every modality sees the latent vectors of items through a projection of its own.
+
+    A latent vector is the item's genre, beside the style of its niche, both blurred.
+    """
+
+    world: World
+    num_modalities: int
+    dim: int
+
+    def draw_view(
+        self, modality: int, start: int, stop: int, corrupted_share: float, missing_share: float
+    ) -> tuple[Vectors, NDArray[np.bool_]]:
+        """Features of one modality for the dense indices ``start:stop``.
+
+        Returns:
+            Features ``[stop - start, dim]``, noise alone where corrupted and zero where missing,
+            and whether each item has the modality, ``bool [stop - start]``.
+        """
+        rng = np.random.default_rng([self.world.seed, _VIEWS, modality, start])
+        signal = self._draw_latents(start, stop) @ self._projections[modality]
+        scale = signal.std()
+        fates = rng.random(stop - start)
+        is_missing = fates < missing_share
+        signal[~is_missing & (fates < missing_share + corrupted_share)] = 0
+        signal += NOISE * scale * rng.standard_normal(signal.shape, dtype=np.float32)
+        signal[is_missing] = 0
+        return signal, ~is_missing
+
+    def _draw_latents(self, start: int, stop: int) -> Vectors:
+        niches = self.world.niches_of_items(np.arange(start, stop))
+        rng = np.random.default_rng([self.world.seed, _LATENTS, start])
+        own = rng.standard_normal((stop - start, GENRE_DIM + STYLE_DIM), dtype=np.float32)
+        genres = self._genres[niches % self.world.num_genres]
+        return np.hstack([genres, self.world.styles[niches]]) + np.float32(ITEM_SCALE) * own
+
+    @cached_property
+    def _genres(self) -> Vectors:
+        rng = np.random.default_rng([self.world.seed, _GENRES])
+        return rng.standard_normal((self.world.num_genres, GENRE_DIM), dtype=np.float32)
+
+    @cached_property
+    def _projections(self) -> Vectors:
+        """``[num_modalities, latent_dim, dim]``; every modality sees some latents better."""
+        rng = np.random.default_rng([self.world.seed, _PROJECTIONS])
+        shape = (self.num_modalities, GENRE_DIM + STYLE_DIM, self.dim)
+        sharpness = rng.random((*shape[:2], 1), dtype=np.float32)
+        return rng.standard_normal(shape, dtype=np.float32) * sharpness**2
