@@ -107,9 +107,9 @@ def events(
     Example: egra-dist ingest events clicks.parquet --user user --item item --time at --split last
     --out catalogs/clicks
 
-    Example: egra-dist ingest events clicks/ --user user --item item --items items.parquet --item-id id
-    --feature text=text_vector --feature image=image.npy --feature-ids image=image_ids.txt
-    --out catalogs/clicks
+    Example: egra-dist ingest events clicks/ --user user --item item --items items.parquet
+    --item-id id --feature text=text_vector --feature image=image.npy
+    --feature-ids image=image_ids.txt --out catalogs/clicks
     """
     from egra_dist.catalog.events import EventSettings, ingest_events
     from egra_dist.catalog.items import ItemOptions
