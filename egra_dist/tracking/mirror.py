@@ -69,7 +69,8 @@ class Mirror:
         folder = self._folder / SPOOL
         with self.lock:
             keys = [entry.key for entry in self._ledger.runs.values()]
-        return all(Delivery(self._uri, Spool(folder, key)).deliver() for key in keys)
+        spools = [Spool(folder, key) for key in keys]
+        return all(Delivery(self._uri, s).deliver() for s in spools if s.path.exists())
 
     def _create(self, client: "MlflowClient", entry: RunEntry) -> None:
         experiment_id = self._experiment_id = self._experiment_id or self._experiment(client)

@@ -29,7 +29,6 @@ class StageProgress:
         total: How much there is to do, in ``unit``; None when not known.
         unit: What is counted.
         interval_seconds: Least time between two log lines when not on a terminal.
-        initial: What an earlier, interrupted run had done: it does not count for the rate.
         stream: Where the live line is drawn; standard error by default.
     """
 
@@ -39,7 +38,6 @@ class StageProgress:
         total: int | None = None,
         unit: str = "steps",
         interval_seconds: float = 10.0,
-        initial: int = 0,
         stream: TextIO | None = None,
     ) -> None:
         self.stage = stage
@@ -48,10 +46,10 @@ class StageProgress:
         self._stream = stream or sys.stderr
         self._live = is_terminal(self._stream)
         self._interval = _REDRAW_SECONDS if self._live else interval_seconds
-        self._initial = self._done = initial
+        self._done = 0
         self._fields: dict[str, float | int | str] = {}
         self._started = self._shown = time.monotonic()
-        self._samples = deque([(self._started, initial)], maxlen=_NUM_RATE_SAMPLES)
+        self._samples: deque[tuple[float, int]] = deque(maxlen=_NUM_RATE_SAMPLES)
         self._closed = False
 
     def update(self, done: int, **fields: float | int | str) -> None:
@@ -65,7 +63,7 @@ class StageProgress:
         now = time.monotonic()
         self._done = done
         self._fields.update(fields)
-        if now - self._samples[-1][0] >= _RATE_SAMPLE_SECONDS:
+        if not self._samples or now - self._samples[-1][0] >= _RATE_SAMPLE_SECONDS:
             self._samples.append((now, done))
         if now - self._shown >= self._interval:
             self._shown = now
@@ -118,8 +116,8 @@ class StageProgress:
         parts = [f"{self.stage}: {self._share()}", *self._shown_fields()]
         if rate and not any(name.endswith(_PER_SECOND) for name in self._fields):
             parts.append(f"{_format_rate(rate)} {self.unit}/s")
-        if rate and self.total is not None:
-            parts.append(f"ETA {format_duration(max(self.total - self._done, 0) / rate)}")
+        if rate and self.total is not None and self._done < self.total:
+            parts.append(f"ETA {format_duration((self.total - self._done) / rate)}")
         return " | ".join(parts)
 
     def _share(self) -> str:
@@ -131,8 +129,11 @@ class StageProgress:
         return [_format_field(name, value) for name, value in self._fields.items()]
 
     def _rate(self, now: float) -> float:
-        """Units per second over about the last half minute."""
-        then, done = self._samples[0]
+        """Units per second over about the last half minute.
+
+        Counted from the first update: a run that goes on begins with what was done before.
+        """
+        then, done = self._samples[0] if len(self._samples) > 1 else (self._started, 0)
         return (self._done - done) / (now - then) if now > then else 0.0
 
 

@@ -45,16 +45,14 @@ class Spool:
     """The metrics of one run, in the order they were recorded.
 
     Args:
-        folder: Where the spools of a pipeline run are; created when absent.
+        folder: Where the spools of a pipeline run are.
         key: Whose metrics these are: the key of the run in the ledger, or a run id of MLflow.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.key = key
         self.path = folder / f"{key}{SUFFIX}"
-        self.path.touch()
         self._note = folder / f"{key}.delivered"
 
     def pending(self, max_points: int) -> Batch:
@@ -108,7 +106,7 @@ class Spool:
 
 
 class SpoolWriter:
-    """Adds to a spool; one process at a time, from any of its threads.
+    """Adds to a spool, made when absent; one process at a time, from any of its threads.
 
     Attributes:
         last_steps: The last step of each metric.
@@ -116,6 +114,8 @@ class SpoolWriter:
 
     def __init__(self, spool: Spool) -> None:
         self._lock = threading.Lock()
+        spool.folder.mkdir(parents=True, exist_ok=True)
+        spool.path.touch()
         self.last_steps = spool.last_steps()
         self._file = spool.path.open("ab", buffering=0)
         self._torn = spool.ends_torn()  # By a process that died while writing.

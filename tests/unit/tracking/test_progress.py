@@ -71,10 +71,19 @@ def test_an_exception_says_stopped(clock, caplog):
 
 def test_steps_of_an_earlier_run_do_not_count_for_the_rate(clock, caplog):
     with caplog.at_level(logging.INFO, LOGGER):
-        stage = StageProgress("train", total=1000, initial=900, stream=io.StringIO())
+        stage = StageProgress("train", total=1000, stream=io.StringIO())
+        for _ in range(11):
+            clock.now += 1
+            stage.update(899 + int(clock.now - 100))
+    assert caplog.messages == ["train: 91% 909/1,000 steps | 1 steps/s | ETA 1:31"]
+
+
+def test_there_is_no_eta_at_the_end(clock, caplog):
+    with caplog.at_level(logging.INFO, LOGGER):
+        stage = StageProgress("train", total=20, stream=io.StringIO())
         clock.now += 10
-        stage.update(910)
-    assert caplog.messages == ["train: 91% 910/1,000 steps | 1 steps/s | ETA 1:30"]
+        stage.update(20)
+    assert caplog.messages == ["train: 100% 20/20 steps | 2 steps/s"]
 
 
 def test_a_named_rate_takes_the_place_of_the_own(clock, caplog):

@@ -67,6 +67,7 @@ def test_a_torn_line_costs_only_itself(spool, torn):
 
 
 def test_an_incomplete_last_line_is_not_waited_for(spool):
+    spool.folder.mkdir()
     spool.path.write_bytes(b'{"step": 2, "ti')
     assert spool.is_delivered()
 
