@@ -7,19 +7,14 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-ITEMS_PER_NICHE = 8
-STYLE_DIM = 8
-INTERACTIONS_PER_NICHE = 2
-"""A user takes up one more niche per so many interactions, two at least."""
-NICHES_PER_GENRE = 3
-"""A user takes up one more genre per so many niches."""
-NICHES_WEIGHED = 8
-"""A niche is taken up as the best in style of so many that come along."""
-STYLE_STRENGTH = 1.0
+ITEMS_PER_NICHE = 12
+INTERACTIONS_PER_INTEREST = 6
+"""A user has one more interest per so many interactions."""
+INTEREST_SPREAD = 0.15
+"""Standard deviation of what a user chooses around an interest; a genre has length 1."""
 EXPLORED_SHARE = 0.1
-"""Share of interactions that have nothing to do with the user's taste."""
-ITEM_EXPONENT = 0.8
-NICHE_EXPONENT = 0.6
+"""Share of interactions that have nothing to do with the user's interests."""
+ITEM_EXPONENT = 0.9
 GENRE_EXPONENT = 0.6
 ACTIVITY_SIGMA = 0.8
 
@@ -31,37 +26,46 @@ Vectors = NDArray[np.float32]
 class World:
     """Items in niches, niches in genres; all of it follows from the number of items and a seed.
 
-    The item of popularity rank ``r`` belongs to niche ``r % num_niches``, and stands there at
-    rank ``r // num_niches``; niche ``n`` belongs to genre ``n % num_genres``. Dense indices are
-    ranks under a permutation that needs no memory.
+    A genre is a torus of length 1, tiled by ``side * side`` niches. The item of popularity rank
+    ``r`` belongs to niche ``r % num_niches``, and stands there at rank ``r // num_niches``. Dense
+    indices are ranks under a permutation that needs no memory.
     """
 
     num_items: int
     seed: int
 
-    @property
-    def num_niches(self) -> int:
-        """Number of niches."""
-        return max(1, self.num_items // ITEMS_PER_NICHE)
-
-    @property
-    def num_genres(self) -> int:
-        """Number of genres."""
-        return max(1, round(self.num_niches**0.5))
+    @cached_property
+    def side(self) -> int:
+        """Number of niches along each direction of a genre."""
+        return max(1, round((self.num_items / ITEMS_PER_NICHE) ** 0.25))
 
     @cached_property
-    def styles(self) -> Vectors:
-        """Style of each niche ``[num_niches, STYLE_DIM]``: what it is like within its genre."""
-        rng = np.random.default_rng([self.seed, 0])
-        return rng.standard_normal((self.num_niches, STYLE_DIM), dtype=np.float32)
+    def num_genres(self) -> int:
+        """Number of genres."""
+        return max(1, self.num_items // (ITEMS_PER_NICHE * self.side**2))
+
+    @cached_property
+    def num_niches(self) -> int:
+        """Number of niches."""
+        return self.num_genres * self.side**2
 
     @cached_property
     def _affine(self) -> tuple[int, int]:
-        rng = np.random.default_rng([self.seed, 1])
+        rng = np.random.default_rng([self.seed, 0])
         factor, offset = (int(number) for number in rng.integers(1, self.num_items + 1, 2))
         while gcd(factor, self.num_items) > 1:
             factor += 1
         return factor, offset
+
+    def niches_at(self, genres: Indices, points: NDArray[np.float64]) -> Indices:
+        """Niches at points ``[num_points, 2]`` of genres; points wrap around."""
+        cells = np.floor(points * self.side).astype(np.int64) % self.side
+        return (genres * self.side + cells[:, 0]) * self.side + cells[:, 1]
+
+    def places_of_niches(self, niches: Indices) -> tuple[Indices, NDArray[np.float64]]:
+        """Genres of niches, and the points ``[num_niches, 2]`` at their centres."""
+        genres, cells = np.divmod(niches, self.side**2)
+        return genres, (np.stack(np.divmod(cells, self.side), axis=1) + 0.5) / self.side
 
     def niches_of_items(self, items: Indices) -> Indices:
         """Niches of dense item indices."""
@@ -75,11 +79,6 @@ class World:
         ranks = draw_zipf(rng, sizes, ITEM_EXPONENT) * self.num_niches + niches
         factor, offset = self._affine
         return (ranks * factor + offset) % self.num_items
-
-    def draw_niches(self, rng: np.random.Generator, genres: Indices) -> Indices:
-        """Draws a niche of each genre by Zipf popularity."""
-        sizes = (self.num_niches - genres - 1) // self.num_genres + 1
-        return draw_zipf(rng, sizes, NICHE_EXPONENT) * self.num_genres + genres
 
 
 def draw_zipf(rng: np.random.Generator, sizes: Indices, exponent: float) -> Indices:
@@ -114,15 +113,11 @@ def draw_choices(
         num_choices: ``[num_users]``: how many items each user is to have.
 
     Returns:
-        Users (ascending) and items, in random order within a user. A user whose tastes are
+        Users (ascending) and items, in random order within a user. A user whose interests are
         exhausted has fewer items than wanted.
     """
-    users = np.repeat(np.arange(len(num_choices)), num_choices * 2 + 8)
-    niches = _draw_tastes(rng, world, num_choices).draw_niches(rng, users)
-    explores = np.flatnonzero(rng.random(len(users)) < EXPLORED_SHARE)
-    niches[explores] = rng.integers(world.num_niches, size=len(explores))
-    items = world.draw_items(rng, niches)
-
+    users = np.repeat(np.arange(len(num_choices)), num_choices * 3 // 2 + 8)
+    items = world.draw_items(rng, _draw_niches(rng, world, num_choices, users))
     is_first = _first_of_pair(users * world.num_items + items)
     users, items = users[is_first], items[is_first]
     is_wanted = _rank_within(users, len(num_choices)) < num_choices[users]
@@ -131,38 +126,22 @@ def draw_choices(
     return users, items[order]
 
 
-@dataclass(frozen=True)
-class _Tastes:
-    """The niches each user has taken up: those of user ``u`` from ``starts[u]`` on."""
+def _draw_niches(
+    rng: np.random.Generator, world: World, num_choices: Indices, users: Indices
+) -> Indices:
+    """Draws a niche for each entry of ``users``, near one of the user's interests."""
+    num_interests = 1 + num_choices // INTERACTIONS_PER_INTEREST
+    sizes = np.full(num_interests.sum(), world.num_genres, dtype=np.int64)
+    genres = draw_zipf(rng, sizes, GENRE_EXPONENT)
+    centres = rng.random((len(genres), 2))
 
-    starts: Indices
-    counts: Indices
-    niches: Indices
-
-    def draw_niches(self, rng: np.random.Generator, users: Indices) -> Indices:
-        """Draws one of each user's niches."""
-        slots = (rng.random(len(users)) * self.counts[users]).astype(np.int64)
-        return self.niches[self.starts[users] + slots]
-
-
-def _draw_tastes(rng: np.random.Generator, world: World, num_choices: Indices) -> _Tastes:
-    """Users take up niches of a few genres, those that are to their style."""
-    num_niches = 2 + num_choices // INTERACTIONS_PER_NICHE
-    num_genres = 1 + (num_niches - 1) // NICHES_PER_GENRE
-    all_genres = np.full(num_genres.sum(), world.num_genres, dtype=np.int64)
-    genres = draw_zipf(rng, all_genres, GENRE_EXPONENT)
-
-    users = np.repeat(np.arange(len(num_choices)), num_niches)
-    starts = _starts(num_niches)
-    slots = np.arange(len(users)) - starts[users]
-    slot_genres = genres[_starts(num_genres)[users] + slots // NICHES_PER_GENRE]
-    coming = world.draw_niches(rng, np.repeat(slot_genres, NICHES_WEIGHED))
-    coming = coming.reshape(-1, NICHES_WEIGHED)
-
-    liked = rng.standard_normal((len(num_choices), STYLE_DIM), dtype=np.float32)
-    fit = np.einsum("snd,sd->sn", world.styles[coming], liked[users])
-    fit = STYLE_STRENGTH * fit + rng.gumbel(size=fit.shape).astype(np.float32)
-    return _Tastes(starts, num_niches, coming[np.arange(len(coming)), fit.argmax(axis=1)])
+    which = (rng.random(len(users)) * num_interests[users]).astype(np.int64)
+    interests = _starts(num_interests)[users] + which
+    points = centres[interests] + INTEREST_SPREAD * rng.standard_normal((len(users), 2))
+    niches = world.niches_at(genres[interests], points)
+    explores = np.flatnonzero(rng.random(len(users)) < EXPLORED_SHARE)
+    niches[explores] = rng.integers(world.num_niches, size=len(explores))
+    return niches
 
 
 def _starts(counts: Indices) -> Indices:

@@ -6,11 +6,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.catalog.synth_taste import STYLE_DIM, Vectors, World
+from egra_dist.catalog.synth_taste import Vectors, World
 
 GENRE_DIM = 8
+POINT_DIM = 4
+LATENT_DIM = GENRE_DIM + POINT_DIM
 ITEM_SCALE = 0.5
-"""Spread of the items of a niche around its genre and style, which spread by 1."""
+"""Spread of the items of a niche around its genre and point, which spread by 1."""
 NOISE = 1.0
 """Spread of a view's noise over that of its signal."""
 _LATENTS, _GENRES, _PROJECTIONS, _VIEWS = 10, 11, 12, 13  # streams of random numbers
@@ -20,7 +22,7 @@ _LATENTS, _GENRES, _PROJECTIONS, _VIEWS = 10, 11, 12, 13  # streams of random nu
 class Views:
     """Every modality sees the latent vectors of items through a projection of its own.
 
-    A latent vector is the item's genre, beside the style of its niche, both blurred.
+    A latent vector is the item's genre, beside the point of its niche there, both blurred.
     """
 
     world: World
@@ -48,10 +50,13 @@ class Views:
 
     def _draw_latents(self, start: int, stop: int) -> Vectors:
         niches = self.world.niches_of_items(np.arange(start, stop))
+        genres, points = self.world.places_of_niches(niches)
+        angles = 2 * np.pi * points
+        on_torus = np.hstack([np.cos(angles), np.sin(angles)]) * 2**0.5
+        latents = np.hstack([self._genres[genres], on_torus], dtype=np.float32)
         rng = np.random.default_rng([self.world.seed, _LATENTS, start])
-        own = rng.standard_normal((stop - start, GENRE_DIM + STYLE_DIM), dtype=np.float32)
-        genres = self._genres[niches % self.world.num_genres]
-        return np.hstack([genres, self.world.styles[niches]]) + np.float32(ITEM_SCALE) * own
+        own = rng.standard_normal(latents.shape, dtype=np.float32)
+        return latents + np.float32(ITEM_SCALE) * own
 
     @cached_property
     def _genres(self) -> Vectors:
@@ -62,6 +67,6 @@ class Views:
     def _projections(self) -> Vectors:
         """``[num_modalities, latent_dim, dim]``; every modality sees some latents better."""
         rng = np.random.default_rng([self.world.seed, _PROJECTIONS])
-        shape = (self.num_modalities, GENRE_DIM + STYLE_DIM, self.dim)
+        shape = (self.num_modalities, LATENT_DIM, self.dim)
         sharpness = rng.random((*shape[:2], 1), dtype=np.float32)
         return rng.standard_normal(shape, dtype=np.float32) * sharpness**2

@@ -77,8 +77,8 @@ def test_shares_of_missing_and_corrupted_rows(tmp_path):
 
 def test_features_tell_which_items_belong_together(small):
     world = World(SMALL.num_items, SMALL.seed)
-    niches = world.niches_of_items(np.arange(SMALL.num_items))
-    same_genre = niches[:, None] % world.num_genres == niches % world.num_genres
+    genres, _ = world.places_of_niches(world.niches_of_items(np.arange(SMALL.num_items)))
+    same_genre = genres[:, None] == genres
     np.fill_diagonal(same_genre, False)
     for modality in small.modalities:
         features = small.features(modality)
@@ -91,7 +91,7 @@ def test_features_tell_which_items_belong_together(small):
 
 def test_users_stay_within_few_genres(small):
     world = World(SMALL.num_items, SMALL.seed)
-    genres = world.niches_of_items(np.arange(SMALL.num_items)) % world.num_genres
+    genres, _ = world.places_of_niches(world.niches_of_items(np.arange(SMALL.num_items)))
     users, items = all_interactions(small)
     table = np.zeros((SMALL.num_users, world.num_genres))
     np.add.at(table, (users, genres[items]), 1)
