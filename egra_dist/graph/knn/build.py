@@ -1,27 +1,50 @@
 """Building a graph from start to end."""
 
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from egra_dist.graph.knn import cost
+from egra_dist.graph.knn.audit import Recall
+from egra_dist.graph.knn.auditor import Auditor
 from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
 from egra_dist.graph.knn.kernel import search
-from egra_dist.graph.knn.prepare import Prepared, prepare
+from egra_dist.graph.knn.meter import Meter, Progress
+from egra_dist.graph.knn.prepare import prepare
 from egra_dist.graph.knn.scoring import candidate_scores
+from egra_dist.graph.knn.selfjoin import SelfJoin, in_prepared_order
 from egra_dist.graph.knn.settings import KnnSettings
+from egra_dist.graph.knn.statistics import describe_graph, describe_lists
+from egra_dist.graph.knn.tasks import Workers
 
-_ROWS_PER_STEP = 8192
+logger = logging.getLogger(__name__)
+
+_ROWS_PER_STEP = 2048
+_RAY_SECONDS = 10.0
+_EXACT_PROBES = 3
+_FEWEST_ROWS_TO_ROUTE = 256
 
 
-class Progress(Protocol):
-    """What :class:`egra_dist.tracking.progress.StageProgress` offers."""
+@dataclass(frozen=True)
+class _Found:
+    """Neighbours among the prepared rows, and how they were found."""
 
-    def update(self, done: int, **fields: float | int | str) -> None:
-        """Tells how many rows are done."""
+    ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    statistics: dict[str, Any]
 
 
 def build_knn(
@@ -30,6 +53,7 @@ def build_knn(
     present: NDArray[np.bool_] | None = None,
     workdir: Path | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> KnnGraph:
     """Finds the nearest other rows of every row.
 
@@ -39,47 +63,144 @@ def build_knn(
         vectors: ``[num_rows, dim]`` of any float type, possibly memory-mapped.
         settings: How many neighbours, by which similarity, found how.
         present: ``bool [num_rows]``; rows that are False have no vector.
-        workdir: Folder for intermediate results; a later call with the same input goes on there.
-        progress: Is told the number of rows done.
+        workdir: Folder for the results of tasks, on a cluster one that all nodes share: a call
+            with the same input goes on where one that died stopped. They are removed when the
+            graph is whole. A temporary folder when None.
+        progress: Is told the number of rows done, in terms of predicted cost.
+        workers: Who runs the tasks. By default Ray when it is initialised and there is enough to
+            do, else the threads that torch is set to use.
+
+    Returns:
+        The graph, with its statistics.
 
     Raises:
         UserError: If the shapes or types are wrong.
     """
-    prepared = prepare(vectors, settings.metric, present, workdir)
-    rows = torch.from_numpy(prepared.rows)
-    ids, scores = _exact(rows, settings, progress)
-    own = torch.arange(len(rows))[:, None]
-    own_scores = candidate_scores(rows, rows, own, settings.metric).numpy()[:, 0]
-    neighbors, all_scores = expand(ids, scores, own_scores, prepared.duplicates)
-    return KnnGraph(neighbors, all_scores, _statistics(prepared, settings, neighbors))
+    started = time.perf_counter()
+    with _folder(vectors, settings, present, workdir) as folder:
+        prepared = prepare(vectors, settings.metric, present, folder)
+        num_rows, dim = prepared.rows.shape
+        choice = cost.choose(num_rows, dim, settings)
+        meter = Meter(len(vectors), progress)
+        if folder is None or num_rows < _FEWEST_ROWS_TO_ROUTE:
+            found = _search_all(prepared.rows, settings, meter)
+        else:
+            workers = workers or _default_workers(num_rows, dim)
+            join = SelfJoin(prepared.rows, settings, folder, workers, meter)
+            found = _join_all(join, choice)
+        own = torch.arange(num_rows)[:, None]
+        rows = torch.from_numpy(prepared.rows)
+        own_scores = candidate_scores(rows, rows, own, settings.metric).numpy()[:, 0]
+        neighbors, scores = expand(found.ids, found.scores, own_scores, prepared.duplicates)
+    statistics = {
+        "metric": settings.metric,
+        "k": settings.k,
+        "num_rows": len(vectors),
+        "dim": dim,
+        "num_unusable_rows": prepared.num_unusable,
+        "num_distinct_rows": num_rows,
+        **found.statistics,
+        **describe_graph(neighbors, num_usable=len(prepared.duplicates.members)),
+        "seconds": time.perf_counter() - started,
+    }
+    return KnnGraph(neighbors, scores, statistics)
 
 
-def _exact(
-    rows: torch.Tensor, settings: KnnSettings, progress: Progress | None
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+@contextmanager
+def _folder(
+    vectors: NDArray,
+    settings: KnnSettings,
+    present: NDArray[np.bool_] | None,
+    workdir: Path | None,
+) -> Iterator[Path | None]:
+    """The folder of this input under ``workdir``; removed when the graph is whole."""
+    if len(vectors) <= cost.DIRECT_ROWS and settings.method != "routed":
+        yield None
+    elif workdir is None:
+        with tempfile.TemporaryDirectory(prefix="knn-") as name:
+            yield Path(name)
+    else:
+        folder = workdir / _digest(vectors, settings, present)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def _digest(vectors: NDArray, settings: KnnSettings, present: NDArray[np.bool_] | None) -> str:
+    """Names the input by its content."""
+    digest = hashlib.sha256(json.dumps(settings.model_dump(), sort_keys=True).encode())
+    digest.update(f"{vectors.shape} {vectors.dtype}".encode())
+    for start in range(0, len(vectors), _ROWS_PER_STEP):
+        digest.update(np.ascontiguousarray(vectors[start : start + _ROWS_PER_STEP]).data)
+    if present is not None:
+        digest.update(np.packbits(present).data)
+    return digest.hexdigest()[:16]
+
+
+def _default_workers(num_rows: int, dim: int) -> Workers:
+    """Ray, when it is there and worth it."""
+    import ray
+
+    expensive = cost.sweep_seconds(num_rows, dim) > _RAY_SECONDS
+    return Workers(torch.get_num_threads(), ray=expensive and ray.is_initialized())
+
+
+def _search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) -> _Found:
     ids = np.empty((len(rows), settings.k), np.int32)
     scores = np.empty((len(rows), settings.k), np.float32)
-    for start in range(0, len(rows), _ROWS_PER_STEP):
-        block = slice(start, start + _ROWS_PER_STEP)
-        own = torch.arange(len(rows))[block]
-        found, values = search(rows[block], rows, settings.k, settings.metric, own)
-        ids[block], scores[block] = found.numpy(), values.numpy()
-        if progress:
-            progress.update(start + len(found))
-    return ids, scores
+    table = torch.from_numpy(rows)
+    meter.expect({"exact": 1.0})
+    with meter.stage("exact", len(rows)) as on_done:
+        for start in range(0, len(rows), _ROWS_PER_STEP):
+            block = slice(start, start + _ROWS_PER_STEP)
+            own = torch.arange(len(rows))[block]
+            found, values = search(table[block], table, settings.k, settings.metric, own)
+            ids[block], scores[block] = found.numpy(), values.numpy()
+            on_done(len(found))
+    choice = cost.choose(len(rows), rows.shape[1], settings)
+    return _Found(ids, scores, {"method": "exact", "reason": choice.reason, "recall": 1.0})
 
 
-def _statistics(
-    prepared: Prepared, settings: KnnSettings, neighbors: NDArray[np.int32]
-) -> dict[str, object]:
-    found = neighbors >= 0
-    in_degrees = np.bincount(neighbors[found], minlength=len(neighbors))
-    return {
-        "method": "exact",
-        "metric": settings.metric,
-        "num_rows": len(neighbors),
-        "num_unusable_rows": prepared.num_unusable,
-        "num_distinct_rows": len(prepared.rows),
-        "num_edges": int(found.sum()),
-        "max_in_degree": int(in_degrees.max(initial=0)),
+def _join_all(join: SelfJoin, choice: cost.Choice) -> _Found:
+    settings = join.settings
+    num_rows = len(join.rows)
+    audit = Auditor(join) if choice.method == "routed" else None
+    probes = settings.probes or _EXACT_PROBES
+    if audit:
+        choice, probes = audit.choose_probes(choice)
+    exact = choice.method == "exact"
+    _expect(join, probes, exact)
+    layout, edges = join.routed(min(probes, _EXACT_PROBES) if exact else probes)
+    if exact:
+        edges = join.exact(edges)
+    ids, scores = in_prepared_order(layout, edges, settings.k)
+    recall = audit.recall(scores) if audit else Recall(1.0, 0.0, num_rows)
+    statistics = {
+        "method": choice.method,
+        "reason": choice.reason,
+        "recall": recall.value,
+        "recall_half_width": recall.half_width,
+        "recall_rows": recall.num_rows,
+        "recall_target": settings.recall,
+        "num_probes": probes,
+        **describe_lists(layout),
     }
+    if recall.value < settings.recall:
+        logger.warning("knn: recall %.4f is below the target %g", recall.value, settings.recall)
+    return _Found(ids, scores, statistics)
+
+
+def _expect(join: SelfJoin, probes: int, exact: bool) -> None:
+    num_rows, dim = join.rows.shape
+    pairs = num_rows * cost.list_size_of(num_rows, join.settings)
+    join.meter.expect(
+        {
+            f"route-{probes}": num_rows * 2e-6,
+            "within": 2 * cost.join_seconds(pairs, dim),
+            "visit": cost.join_seconds(pairs * (probes - 1), dim),
+            "merge": num_rows * 2e-6,
+        }
+    )
+    if exact:
+        sweep = cost.join_seconds(num_rows**2 / 2, dim)
+        join.meter.expect({"sweep": sweep, "merge-all": num_rows * 2e-6})

@@ -10,6 +10,7 @@ from egra_dist.errors import UserError
 from egra_dist.graph.knn.duplicates import Duplicates, find_duplicates
 from egra_dist.graph.knn.settings import Metric
 
+PREPARED_FILE = "prepared.npy"
 _BLOCK_ROWS = 65_536
 
 
@@ -44,13 +45,13 @@ def prepare(
     """
     _check(vectors, present)
     usable = _usable_rows(vectors, present)
-    target = _allocate((len(usable), vectors.shape[1]), workdir)
+    target = _allocate((len(usable), vectors.shape[1]), workdir, "usable.npy")
     center = _mean(vectors, usable) if metric == "l2" else None
     for start in range(0, len(usable), _BLOCK_ROWS):
         block = _as_float32(vectors, usable[start : start + _BLOCK_ROWS])
         target[start : start + len(block)] = _scaled(block, metric, center)
     duplicates = find_duplicates(target, usable, num_rows=len(vectors))
-    rows = target if duplicates.all_distinct else target[duplicates.positions]
+    rows = _distinct(target, duplicates, workdir)
     return Prepared(rows, duplicates, num_unusable=len(vectors) - len(usable))
 
 
@@ -98,8 +99,29 @@ def _scaled(
     return block
 
 
-def _allocate(shape: tuple[int, int], workdir: Path | None) -> NDArray[np.float32]:
+def _distinct(
+    usable: NDArray[np.float32], duplicates: Duplicates, workdir: Path | None
+) -> NDArray[np.float32]:
+    """The representatives, in a file of their own when there is a folder."""
+    if duplicates.all_distinct and workdir is None:
+        return usable
+    if duplicates.all_distinct and isinstance(usable, np.memmap):
+        assert workdir is not None
+        (workdir / "usable.npy").replace(workdir / PREPARED_FILE)
+        return usable
+    positions = duplicates.positions
+    rows = _allocate((len(positions), usable.shape[1]), workdir, "distinct.npy")
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        rows[start : start + _BLOCK_ROWS] = usable[positions[start : start + _BLOCK_ROWS]]
+    if isinstance(usable, np.memmap):
+        assert workdir is not None
+        (workdir / "usable.npy").unlink()
+        (workdir / "distinct.npy").replace(workdir / PREPARED_FILE)
+    return rows
+
+
+def _allocate(shape: tuple[int, int], workdir: Path | None, name: str) -> NDArray[np.float32]:
     if workdir is None or shape[0] == 0:
         return np.empty(shape, np.float32)
     workdir.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(workdir / "rows.npy", mode="w+", dtype=np.float32, shape=shape)
+    return np.lib.format.open_memmap(workdir / name, mode="w+", dtype=np.float32, shape=shape)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from egra_dist.config import NonNegativeInt, Settings
+from egra_dist.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
 
 Metric = Literal["cosine", "inner_product", "l2"]
 
@@ -21,3 +21,12 @@ class KnnSettings(Settings):
     recall: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Share of true neighbours that the routed self-join must find, measured on a sample."""
     seed: NonNegativeInt = 0
+    """Decides the lists and the audited sample; the same seed gives the same graph."""
+    list_size: PositiveInt | None = None
+    """Rows per list of the routed self-join, about; chosen when not given."""
+    probes: PositiveInt | None = None
+    """Lists a row visits; as many as the recall needs when not given."""
+    audit_rows: PositiveInt = 2000
+    """Rows whose exact neighbours are computed to measure the recall."""
+    exact_seconds: NonNegativeFloat = 20.0
+    """``auto`` is exact while it costs no more core seconds than this."""

@@ -23,7 +23,7 @@ def test_small_and_ragged_tables_equal_the_reference(metric, num_rows, dim, k):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_table_of_several_tiles_equals_the_reference(metric):
-    vectors = vectors_of(4500, 16)
+    vectors = vectors_of(2500, 16)
     assert_exact(build_knn(vectors, KnnSettings(k=10, metric=metric)), vectors, metric)
 
 

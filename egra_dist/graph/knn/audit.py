@@ -1,0 +1,149 @@
+"""How much of the true graph is found, measured on a sample of rows.
+
+The exact neighbours of the sample are computed once. They first say how many lists a row must
+visit: a pair is found if and only if one of its rows visits the list of the other, so that the
+recall of any number of probes is known before the join runs. Afterwards they judge the graph.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from egra_dist.graph.knn.edges import as_edges
+from egra_dist.graph.knn.kernel import best_first, search
+from egra_dist.graph.knn.prepare import PREPARED_FILE
+from egra_dist.graph.knn.settings import Metric
+
+SAMPLE_FILE = "sample.npy"
+_Z_95 = 1.96
+
+
+@dataclass(frozen=True)
+class TruthTask:
+    """Exact neighbours of the sampled rows among a range of rows.
+
+    Attributes:
+        first: First row of the range.
+        last: Row after the last.
+        k: Neighbours per row.
+        metric: Similarity.
+    """
+
+    first: int
+    last: int
+    k: int
+    metric: Metric
+
+    @property
+    def weight(self) -> float:
+        """Rows."""
+        return self.last - self.first
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``EDGE [num_sampled, k]``, ids are prepared rows."""
+        rows = np.load(folder / PREPARED_FILE, mmap_mode="r")
+        sample = np.load(folder / SAMPLE_FILE)
+        ids, scores = search(
+            torch.from_numpy(rows[sample]),
+            torch.from_numpy(np.array(rows[self.first : self.last])),
+            self.k,
+            self.metric,
+            query_ids=torch.from_numpy(sample),
+            base_ids=torch.arange(self.first, self.last),
+        )
+        return as_edges(ids.numpy(), scores.numpy())
+
+
+def sample_rows(num_rows: int, size: int, seed: int) -> NDArray[np.int64]:
+    """Ascending rows drawn without replacement."""
+    generator = np.random.default_rng([seed, 1])
+    return np.sort(generator.choice(num_rows, min(size, num_rows), replace=False))
+
+
+def merge_truth(files: Sequence[Path], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Neighbours and scores of the sample, ``[num_sampled, k]``, from those in each range."""
+    edges = np.concatenate([np.load(path) for path in files], axis=1)
+    ids = torch.from_numpy(edges["id"].astype(np.int64))
+    ids, scores = best_first(ids, torch.from_numpy(edges["score"].copy()), k)
+    return ids.numpy(), scores.numpy()
+
+
+@dataclass(frozen=True)
+class Recall:
+    """A recall measured on sampled rows.
+
+    Attributes:
+        value: Mean share of a row's true neighbours that are found.
+        half_width: Half of its 95 % confidence interval.
+        num_rows: Rows sampled.
+    """
+
+    value: float
+    half_width: float
+    num_rows: int
+
+
+def recall_of(scores: NDArray[np.float32], true_scores: NDArray[np.float32]) -> Recall:
+    """Recall of the sample's lists; a neighbour that ties with the last true one counts.
+
+    Args:
+        scores: ``[num_sampled, k]`` scores found, best first, ``-inf`` for none.
+        true_scores: ``[num_sampled, k]`` scores of the exact neighbours.
+    """
+    exists = np.isfinite(true_scores)
+    last = np.where(exists, true_scores, np.inf).min(axis=1, keepdims=True)
+    found = (np.isfinite(scores) & (scores >= last)).sum(axis=1)
+    return _recall(np.minimum(found, exists.sum(axis=1)), exists.sum(axis=1))
+
+
+def _recall(found: NDArray, existing: NDArray) -> Recall:
+    shares = found[existing > 0] / existing[existing > 0]
+    if not len(shares):
+        return Recall(1.0, 0.0, 0)
+    error = shares.std() / np.sqrt(len(shares))
+    return Recall(float(shares.mean()), float(_Z_95 * error), len(shares))
+
+
+def recall_by_probes(
+    ranks: NDArray[np.int64], truth: NDArray[np.int64], max_probes: int
+) -> list[Recall]:
+    """Recall that 1, 2, ... ``max_probes`` probes would have.
+
+    Args:
+        ranks: ``int64 [num_sampled, k]`` how many probes a pair of a sampled row and its true
+            neighbour needs.
+        truth: ``[num_sampled, k]`` true neighbours, -1 for none.
+        max_probes: Largest number of probes considered.
+    """
+    exists = truth >= 0
+    return [
+        _recall(((ranks <= probes) & exists).sum(axis=1), exists.sum(axis=1))
+        for probes in range(1, max_probes + 1)
+    ]
+
+
+def probes_needed(
+    probes: NDArray[np.int64], neighbor_probes: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """How many probes each pair of a sampled row and a neighbour needs to be found.
+
+    Args:
+        probes: ``[num_sampled, max_probes]`` lists the sampled rows visit, own list first.
+        neighbor_probes: ``[num_sampled, k, max_probes]`` lists their neighbours visit.
+
+    Returns:
+        ``int64 [num_sampled, k]``; more than ``max_probes`` when neither visits the other.
+    """
+    visits = _rank(probes[:, None], neighbor_probes[:, :, :1])
+    is_visited = _rank(neighbor_probes, probes[:, None, :1])
+    return np.minimum(visits, is_visited)
+
+
+def _rank(visited: NDArray, target: NDArray) -> NDArray[np.int64]:
+    """Place, from 1, of ``target [..., 1]`` in ``visited [..., max_probes]``."""
+    hits = visited == target
+    return np.where(hits.any(-1), hits.argmax(-1) + 1, visited.shape[-1] + 1)

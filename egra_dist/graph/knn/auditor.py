@@ -1,0 +1,98 @@
+"""The audit of one build: how many probes it needs, and what recall it reached."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from egra_dist.graph.knn import cost
+from egra_dist.graph.knn.audit import (
+    SAMPLE_FILE,
+    Recall,
+    TruthTask,
+    merge_truth,
+    probes_needed,
+    recall_by_probes,
+    recall_of,
+    sample_rows,
+)
+from egra_dist.graph.knn.selfjoin import MAX_PROBES, SelfJoin
+from egra_dist.graph.knn.tasks import run_tasks, single_threaded
+
+_ROWS_PER_TASK = 131_072
+
+
+class Auditor:
+    """Knows the exact neighbours of a sample of the rows of a join."""
+
+    def __init__(self, join: SelfJoin) -> None:
+        self._join = join
+        settings = join.settings
+        num_rows, dim = join.rows.shape
+        self.sample = sample_rows(num_rows, settings.audit_rows, settings.seed)
+        np.save(join.folder / SAMPLE_FILE, self.sample)
+        seconds = cost.search_seconds(len(self.sample) * num_rows, dim)
+        rest = cost.routed_seconds(num_rows, dim, 6, settings)
+        join.meter.expect({"audit": seconds, "within": rest})
+
+    @cached_property
+    def truth(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Exact neighbours of the sample and their scores, ``[num_sampled, k]``."""
+        join, k = self._join, self._join.settings.k
+        num_rows = len(join.rows)
+        tasks = [
+            TruthTask(first, min(num_rows, first + _ROWS_PER_TASK), k, join.settings.metric)
+            for first in range(0, num_rows, _ROWS_PER_TASK)
+        ]
+        with join.meter.stage("audit", num_rows) as on_done:
+            paths = run_tasks("audit", tasks, join.folder, join.workers, on_done)
+        return merge_truth(paths, k)
+
+    def choose_probes(self, choice: cost.Choice) -> tuple[cost.Choice, int]:
+        """The fewest probes that reach the recall wanted, if they cost less than all pairs."""
+        settings = self._join.settings
+        if settings.probes:
+            return choice, settings.probes
+        recalls = self._recalls()
+        enough = [
+            number
+            for number, recall in enumerate(recalls, start=1)
+            if recall.value - recall.half_width / 2 >= settings.recall
+        ]
+        probes = enough[0] if enough else len(recalls)
+        num_rows, dim = self._join.rows.shape
+        all_pairs = cost.sweep_seconds(num_rows, dim)
+        routed = cost.routed_seconds(num_rows, dim, probes, settings)
+        if settings.method == "auto" and (not enough or routed > all_pairs):
+            reason = f"{probes} probes would cost more than all pairs or miss the recall"
+            return cost.Choice("exact", f"{choice.reason}, but {reason}"), probes
+        reason = f"{probes} probes have recall {recalls[probes - 1].value:.4f} on the sample"
+        return cost.Choice("routed", f"{choice.reason}; {reason}"), probes
+
+    def recall(self, scores: NDArray[np.float32]) -> Recall:
+        """Recall of the finished graph.
+
+        Args:
+            scores: ``[num_rows, k]`` scores of all rows.
+        """
+        return recall_of(scores[self.sample], self.truth[1])
+
+    def _recalls(self) -> list[Recall]:
+        truth = self.truth[0]
+        join = self._join
+        router = join.router()
+        rows, places = np.unique(np.append(self.sample, truth.ravel()), return_inverse=True)
+        with single_threaded():
+            wanted = torch.from_numpy(join.rows[np.maximum(rows, 0)])
+            probes = router.route(wanted, MAX_PROBES).numpy()
+        own, theirs = places[: len(self.sample)], places[len(self.sample) :].reshape(truth.shape)
+        needed = np.concatenate(
+            [
+                probes_needed(probes[own[part]], probes[theirs[part]])
+                for part in np.array_split(np.arange(len(own)), max(1, truth.size // 2000))
+            ]
+        )
+        head = np.isin(rows, join.head())
+        needed[head[theirs] | head[own][:, None]] = 1
+        return recall_by_probes(needed, truth, probes.shape[1])

@@ -1,0 +1,141 @@
+"""Scored edges as arrays on disk, and how they become the k best of each row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+EDGE = np.dtype([("id", np.int32), ("score", np.float32)])
+"""The k best of a range of rows: ``EDGE [num_rows, k]``, id -1 and score -inf for none."""
+
+PAIR = np.dtype([("row", np.int32), ("id", np.int32), ("score", np.float32)])
+"""Edges found by one task in any rows: ``PAIR [num_pairs]``, ascending by row."""
+
+
+def as_edges(ids: NDArray, scores: NDArray) -> NDArray:
+    """``[num_rows, k]`` ids and scores as ``EDGE`` records."""
+    edges = np.empty(ids.shape, EDGE)
+    edges["id"], edges["score"] = ids, scores
+    return edges
+
+
+def no_edges(num_rows: int, k: int) -> NDArray:
+    """``EDGE [num_rows, k]`` without any neighbour."""
+    return np.full((num_rows, k), np.array((-1, -np.inf), EDGE))
+
+
+def as_pairs(rows: NDArray, ids: NDArray, scores: NDArray) -> NDArray:
+    """Rows, ids and scores ``[num_pairs]`` as ``PAIR`` records, ascending by row."""
+    order = np.argsort(rows, kind="stable")
+    pairs = np.empty(len(rows), PAIR)
+    pairs["row"], pairs["id"], pairs["score"] = rows[order], ids[order], scores[order]
+    return pairs
+
+
+def pairs_of_range(path: Path, first: int, last: int) -> NDArray:
+    """The pairs of a file whose row is in ``[first, last)``."""
+    pairs = np.load(path, mmap_mode="r")
+    begin, end = np.searchsorted(pairs["row"], [first, last])
+    return np.asarray(pairs[begin:end])
+
+
+def merge(
+    first: int, edges: NDArray, pairs: Sequence[NDArray], k: int, precedence: NDArray | None = None
+) -> NDArray:
+    """The ``k`` best of each row of a range, every neighbour once.
+
+    Args:
+        first: Row of the first of ``edges``.
+        edges: ``EDGE [num_rows, any]`` edges of the range.
+        pairs: Further edges whose rows are in the range.
+        k: Edges kept per row.
+        precedence: ``[num_ids]`` decides between ids of equal score, lower first; the ids
+            themselves when None.
+
+    Returns:
+        ``EDGE [num_rows, k]``, best first, ties by precedence.
+    """
+    num_rows, width = edges.shape
+    rows = np.concatenate(
+        [np.repeat(np.arange(num_rows), width), *(p["row"] - first for p in pairs)]
+    )
+    ids = np.concatenate([edges["id"].ravel(), *(part["id"] for part in pairs)])
+    scores = np.concatenate([edges["score"].ravel(), *(part["score"] for part in pairs)])
+    order = _by_row_and_score(rows, scores, ids if precedence is None else precedence[ids])
+    rows, ids, scores = rows[order], ids[order], scores[order]
+    kept = ids >= 0
+    # The score of a pair depends on nothing but its rows: its copies stand next to each other.
+    kept[1:] &= (ids[1:] != ids[:-1]) | (rows[1:] != rows[:-1])
+    rows, ids, scores = rows[kept], ids[kept], scores[kept]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, np.arange(num_rows))[rows]
+    kept = rank < k
+    best = no_edges(num_rows, k)
+    best["id"][rows[kept], rank[kept]] = ids[kept]
+    best["score"][rows[kept], rank[kept]] = scores[kept]
+    return best
+
+
+def _by_row_and_score(rows: NDArray, scores: NDArray, precedence: NDArray) -> NDArray[np.int64]:
+    """Order by ascending row, descending score, ascending precedence.
+
+    One sort of 64-bit keys of row and score, and a second one only among entries that tie.
+    """
+    bits = (-scores + np.float32(0)).view(np.uint32)
+    ascending = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
+    keys = (rows.astype(np.uint64) << np.uint64(32)) | ascending
+    order = np.argsort(keys)
+    ordered = keys[order]
+    same = ordered[1:] == ordered[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    entries = order[tied]
+    order[tied] = entries[np.lexsort((precedence[entries], keys[entries]))]
+    return order
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Merges what tasks found for a range of rows, by position; ties by prepared row.
+
+    Attributes:
+        first: First row.
+        last: Row after the last.
+        edges: Files of ``EDGE`` arrays, and the first row of each.
+        pairs: Files of ``PAIR`` arrays.
+        k: Edges kept per row.
+    """
+
+    first: int
+    last: int
+    edges: tuple[tuple[int, Path], ...]
+    pairs: tuple[Path, ...]
+    k: int
+
+    @property
+    def weight(self) -> float:
+        """Rows."""
+        return self.last - self.first
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``EDGE [last - first, k]``."""
+        found = [pairs_of_range(path, self.first, self.last) for path in self.pairs]
+        edges = read_edges(self.edges, self.first, self.last)
+        precedence = np.load(folder / "order.npy", mmap_mode="r")
+        return merge(self.first, edges, found, self.k, precedence)
+
+
+def read_edges(files: Sequence[tuple[int, Path]], first: int, last: int) -> NDArray:
+    """Reads rows ``[first, last)`` of an array that lies in pieces.
+
+    Args:
+        files: First row and ``.npy`` file of each piece, in order.
+        first: First row wanted.
+        last: Row after the last.
+    """
+    parts = []
+    for start, path in files:
+        if start < last:
+            part = np.load(path, mmap_mode="r")
+            parts.append(np.asarray(part[max(0, first - start) : max(0, last - start)]))
+    return np.concatenate(parts)

@@ -1,0 +1,205 @@
+"""The routed self-join: each row is stored in one list and visits the nearest others.
+
+A task joins some lists first with themselves, which gives every row a bound, then with the rows
+that visit them: only pairs that beat the bound of one of their rows leave the task, in both
+directions.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from egra_dist.graph.knn.edges import as_pairs, no_edges
+from egra_dist.graph.knn.join import Side, join
+from egra_dist.graph.knn.kernel import best_first
+from egra_dist.graph.knn.layout import Layout
+from egra_dist.graph.knn.scoring import (
+    as_base,
+    as_products,
+    as_queries,
+    candidate_scores,
+    pair_scores,
+)
+from egra_dist.graph.knn.settings import Metric
+
+ROWS_FILE = "rows.npy"
+BOUNDS_FILE = "bounds.npy"
+_QUERY_BLOCK = 512
+_BASE_BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class WithinTask:
+    """Neighbours of the rows of some lists among the rows of their own list.
+
+    Attributes:
+        first: First list.
+        last: List after the last.
+        weight: Pairs.
+        k: Neighbours per row.
+        metric: Similarity.
+    """
+
+    first: int
+    last: int
+    weight: float
+    k: int
+    metric: Metric
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``EDGE [rows of the lists, k]``, ids are positions."""
+        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
+        offsets = Layout.load(folder).offsets[self.first : self.last + 1]
+        found = no_edges(offsets[-1] - offsets[0], self.k)
+        for start, stop in pairwise(offsets):
+            members = _tensor(rows[start:stop])
+            ids, scores = _within(members, self.k, self.metric)
+            ids = torch.where(ids < 0, ids, ids + int(start))
+            part = found[start - offsets[0] : stop - offsets[0], : ids.shape[1]]
+            part["id"], part["score"] = ids.numpy(), scores.numpy()
+        return found
+
+
+@dataclass(frozen=True)
+class VisitTask:
+    """Edges between the rows of some lists and the rows that visit them.
+
+    Attributes:
+        first: First list.
+        last: List after the last.
+        part: Which part of the visitors of a list too heavy for one task, and how many there are.
+        weight: Pairs.
+        k: Neighbours per row.
+        metric: Similarity.
+    """
+
+    first: int
+    last: int
+    part: tuple[int, int]
+    weight: float
+    k: int
+    metric: Metric
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``PAIR`` records, rows and ids are positions."""
+        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
+        bounds = np.load(folder / BOUNDS_FILE, mmap_mode="r")
+        layout = Layout.load(folder)
+        found = []
+        for number in range(self.first, self.last):
+            visitors = layout.visitors[slice(*layout.visitor_offsets[number : number + 2])]
+            visitors = np.array_split(visitors, self.part[1])[self.part[0]]
+            members = np.arange(*layout.offsets[number : number + 2])
+            found += edges_between(rows, bounds, visitors, members, self.k, self.metric)
+        return as_pairs(*(np.concatenate(parts) for parts in zip(NO_EDGES, *found, strict=True)))
+
+
+NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def edges_between(
+    rows: NDArray[np.float32],
+    bounds: NDArray[np.float32],
+    queries: NDArray,
+    base: NDArray,
+    k: int,
+    metric: Metric,
+) -> list[tuple[NDArray, NDArray, NDArray]]:
+    """Edges, either way, that reach the bound of the row they start from.
+
+    Args:
+        rows: ``[num_rows, dim]`` rows by position.
+        bounds: ``[num_rows]`` score that each row's k-th best neighbour reaches.
+        queries: Positions of one side.
+        base: Positions of the other side.
+        k: Neighbours per row.
+        metric: Similarity.
+
+    Returns:
+        Positions, neighbours and scores, in pieces.
+    """
+    found = []
+    query_rows, query_bounds = _tensor(rows[queries]), _tensor(bounds[queries])
+    query_side = Side(as_queries(query_rows, metric), as_products(query_bounds, metric))
+    for start in range(0, len(base), _BASE_BLOCK):
+        members = base[start : start + _BASE_BLOCK]
+        base_rows, base_bounds = _tensor(rows[members]), _tensor(bounds[members])
+        base_side = Side(as_base(base_rows, metric), as_products(base_bounds, metric))
+        one, other = join(query_side, base_side, k)
+        scores = pair_scores(query_rows, one, base_rows, other, metric)
+        from_queries, from_base = scores >= query_bounds[one], scores >= base_bounds[other]
+        query_ids, base_ids = queries[one.numpy()], members[other.numpy()]
+        for passed, sources, targets in (
+            (from_queries.numpy(), query_ids, base_ids),
+            (from_base.numpy(), base_ids, query_ids),
+        ):
+            passed &= sources != targets
+            found.append((sources[passed], targets[passed], scores.numpy()[passed]))
+    return found
+
+
+def _within(rows: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
+    """The nearest other rows of each row of a list."""
+    ids, scores = [], []
+    width = min(k, len(rows) - 1)
+    base = as_base(rows, metric).T
+    for start in range(0, len(rows), _QUERY_BLOCK):
+        block = rows[start : start + _QUERY_BLOCK]
+        products = as_queries(block, metric) @ base
+        products.diagonal(start).fill_(-torch.inf)
+        nearest = products.topk(width, dim=1).indices
+        found = best_first(nearest, candidate_scores(block, rows, nearest, metric), width)
+        ids.append(found[0])
+        scores.append(found[1])
+    if not ids:
+        return torch.empty((0, 0), dtype=torch.int64), torch.empty(0, 0)
+    return torch.cat(ids), torch.cat(scores)
+
+
+def _tensor(values: NDArray) -> Tensor:
+    return torch.from_numpy(np.array(values))
+
+
+def split_lists(work: NDArray, target: float) -> list[tuple[int, int, tuple[int, int]]]:
+    """Splits lists into tasks of about equal work.
+
+    Args:
+        work: ``[num_lists]`` work of each list.
+        target: Work wanted per task.
+
+    Returns:
+        First list, list after the last, and which part of how many: heavy lists are split.
+    """
+    tasks: list[tuple[int, int, tuple[int, int]]] = []
+    first = 0
+    total = 0.0
+    for number, amount in enumerate([*work, np.inf]):
+        if number > first and total + amount > target:
+            num_parts = max(1, round(total / target)) if number == first + 1 else 1
+            tasks += [(first, number, (part, num_parts)) for part in range(num_parts)]
+            first, total = number, 0.0
+        total += amount
+    return tasks
+
+
+def within_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[WithinTask]:
+    """Tasks that join each list with itself."""
+    work = np.diff(layout.offsets).astype(float) ** 2
+    return [
+        WithinTask(first, last, float(work[first:last].sum()), k, metric)
+        for first, last in dict.fromkeys(part[:2] for part in split_lists(work, target))
+    ]
+
+
+def visit_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[VisitTask]:
+    """Tasks that join each list with its visitors."""
+    work = np.diff(layout.offsets) * np.diff(layout.visitor_offsets).astype(float)
+    return [
+        VisitTask(first, last, part, float(work[first:last].sum()) / part[1], k, metric)
+        for first, last, part in split_lists(work, target)
+    ]

@@ -1,0 +1,122 @@
+"""Which lists a row visits: its own, and those with the next nearest centroids.
+
+A row descends to the nearest list of its nearest cell, then compares the lists whose centroids
+are nearest to that one: a hundred centroids or so, however many lists there are. The nearest of
+them is its own list.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from egra_dist.graph.knn.kmeans import Centroids, directions, nearest_centroid
+from egra_dist.graph.knn.prepare import PREPARED_FILE
+from egra_dist.graph.knn.scoring import as_base, as_queries
+from egra_dist.graph.knn.settings import Metric
+
+
+@dataclass(frozen=True)
+class Router:
+    """Centroids, and for each list the lists around it.
+
+    Attributes:
+        centroids: The two levels.
+        around: ``int64 [num_lists, num_around]`` nearest lists of each list, itself among them.
+        metric: Similarity.
+    """
+
+    centroids: Centroids
+    around: Tensor
+    metric: Metric
+
+    @classmethod
+    def build(cls, centroids: Centroids, num_around: int, metric: Metric) -> "Router":
+        """Finds the ``num_around`` lists around each list."""
+        base = as_base(centroids.lists, metric).T
+        num_around = min(num_around, len(centroids.lists))
+        around = [
+            (as_queries(part, metric) @ base).topk(num_around, dim=1).indices
+            for part in centroids.lists.split(1024)
+        ]
+        return cls(centroids, torch.cat(around), metric)
+
+    def save(self, folder: Path) -> None:
+        """Writes the centroids and the lists around each list."""
+        self.centroids.save(folder / "centroids.npz")
+        np.save(folder / "around.npy", self.around)
+
+    @classmethod
+    def load(cls, folder: Path, metric: Metric) -> "Router":
+        """Reads what :meth:`save` wrote."""
+        around = torch.from_numpy(np.load(folder / "around.npy"))
+        return cls(Centroids.load(folder / "centroids.npz"), around, metric)
+
+    def route(self, rows: Tensor, num_probes: int) -> Tensor:
+        """The nearest lists of each row.
+
+        Args:
+            rows: ``float32 [num_rows, dim]`` prepared rows.
+            num_probes: Lists per row, at most as many as there are around a list.
+
+        Returns:
+            ``int64 [num_rows, num_probes]``, nearest first: the first is the row's own.
+        """
+        rows = directions(rows, self.metric)
+        entry = self._entry(rows)
+        probes = torch.empty(len(rows), min(num_probes, self.around.shape[1]), dtype=torch.int64)
+        base = as_base(self.centroids.lists, self.metric)
+        queries = as_queries(rows, self.metric)
+        for number, members in _groups(entry):
+            candidates = self.around[number]
+            scores = queries[members] @ base[candidates].T
+            probes[members] = candidates[scores.topk(probes.shape[1], dim=1).indices]
+        return probes
+
+    def _entry(self, rows: Tensor) -> Tensor:
+        """Nearest list of the nearest cell of each row: ``[num_rows]``."""
+        cell_of_row = nearest_centroid(rows, self.centroids.cells, self.metric)
+        entry = torch.empty_like(cell_of_row)
+        for cell, members in _groups(cell_of_row):
+            first, last = int(self.centroids.offsets[cell]), int(self.centroids.offsets[cell + 1])
+            lists = self.centroids.lists[first:last]
+            entry[members] = nearest_centroid(rows[members], lists, self.metric) + first
+        return entry
+
+
+@dataclass(frozen=True)
+class RouteTask:
+    """Routes a range of prepared rows.
+
+    Attributes:
+        first: First row.
+        last: Row after the last.
+        num_probes: Lists per row.
+        metric: Similarity.
+    """
+
+    first: int
+    last: int
+    num_probes: int
+    metric: Metric
+
+    @property
+    def weight(self) -> float:
+        """Rows."""
+        return self.last - self.first
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``int32 [last - first, num_probes]`` lists, nearest first."""
+        rows = np.load(folder / PREPARED_FILE, mmap_mode="r")[self.first : self.last]
+        router = Router.load(folder, self.metric)
+        return router.route(torch.from_numpy(np.array(rows)), self.num_probes).int().numpy()
+
+
+def _groups(labels: Tensor) -> list[tuple[int, Tensor]]:
+    """The rows of each label that occurs."""
+    order = torch.argsort(labels, stable=True)
+    values, sizes = torch.unique_consecutive(labels[order], return_counts=True)
+    return list(zip(values.tolist(), order.split(sizes.tolist()), strict=True))

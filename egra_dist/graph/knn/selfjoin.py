@@ -1,0 +1,157 @@
+"""The distributed methods, stage by stage.
+
+Both begin alike: centroids, routes, lists, neighbours within lists, visits, merge. The routed
+method is then done; the exact one sweeps over all pairs with the bounds that this has given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egra_dist.graph.knn.cost import list_size_of
+from egra_dist.graph.knn.edges import MergeTask, read_edges
+from egra_dist.graph.knn.kmeans import train_centroids
+from egra_dist.graph.knn.layout import Layout, write_rows
+from egra_dist.graph.knn.meter import Meter
+from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, visit_tasks, within_tasks
+from egra_dist.graph.knn.routing import Router, RouteTask
+from egra_dist.graph.knn.settings import KnnSettings
+from egra_dist.graph.knn.sweep import sweep_tasks
+from egra_dist.graph.knn.tasks import Task, Workers, run_tasks, single_threaded
+
+ROWS_PER_TASK = 65_536
+_PAIRS_PER_TASK = 1e9
+_HEAD_ROWS = 4096
+MAX_PROBES = 128
+EdgeFiles = tuple[tuple[int, Path], ...]
+
+
+@dataclass
+class SelfJoin:
+    """A self-join in a folder, which keeps what each task found.
+
+    Attributes:
+        rows: ``float32 [num_rows, dim]`` prepared rows, in the folder's ``prepared.npy``.
+        settings: What is wanted.
+        folder: Where results of tasks are kept.
+        workers: Who runs the tasks.
+        meter: Is told what is done.
+    """
+
+    rows: NDArray[np.float32]
+    settings: KnnSettings
+    folder: Path
+    workers: Workers
+    meter: Meter
+
+    def router(self) -> Router:
+        """Trains the centroids, or reads those of an earlier call."""
+        metric = self.settings.metric
+        if not (self.folder / "around.npy").exists():
+            num_lists = max(1, len(self.rows) // list_size_of(len(self.rows), self.settings))
+            with single_threaded():
+                centroids = train_centroids(self.rows, num_lists, metric, self.settings.seed)
+                Router.build(centroids, MAX_PROBES, metric).save(self.folder)
+        return Router.load(self.folder, metric)
+
+    def head(self) -> NDArray[np.int64]:
+        """Rows that every row visits: the largest, when the inner product favours them."""
+        if self.settings.metric != "inner_product":
+            return np.empty(0, np.int64)
+        squares = np.concatenate(
+            [
+                np.einsum("ij,ij->i", part, part)
+                for start in range(0, len(self.rows), ROWS_PER_TASK)
+                for part in [self.rows[start : start + ROWS_PER_TASK]]
+            ]
+        )
+        size = min(_HEAD_ROWS, len(self.rows) // 16)
+        return np.sort(np.argsort(-squares, kind="stable")[:size])
+
+    def routed(self, num_probes: int) -> tuple[Layout, EdgeFiles]:
+        """Joins every row with its own list and the next ``num_probes - 1``.
+
+        Returns:
+            The layout, and files of ``EDGE`` arrays by position.
+        """
+        layout = self._layout(num_probes)
+        k, metric = self.settings.k, self.settings.metric
+        within = within_tasks(layout, k, metric, _PAIRS_PER_TASK)
+        paths = self._run("within", within)
+        starts = [int(layout.offsets[task.first]) for task in within]
+        edges = tuple(zip(starts, paths, strict=True))
+        self._write_bounds(edges)
+        visits = self._run("visit", visit_tasks(layout, k, metric, _PAIRS_PER_TASK))
+        return layout, self._merge("merge", edges, visits)
+
+    def exact(self, edges: EdgeFiles) -> EdgeFiles:
+        """Joins all pairs, given the edges of :meth:`routed`."""
+        self._write_bounds(edges)
+        sweep = sweep_tasks(len(self.rows), self.settings.k, self.settings.metric)
+        return self._merge("merge-all", edges, self._run("sweep", sweep))
+
+    def _layout(self, num_probes: int) -> Layout:
+        tasks = [
+            RouteTask(
+                first, min(len(self.rows), first + ROWS_PER_TASK), num_probes, self.settings.metric
+            )
+            for first in range(0, len(self.rows), ROWS_PER_TASK)
+        ]
+        router = self.router()
+        paths = self._run(f"route-{num_probes}", tasks)
+        if not (self.folder / ROWS_FILE).exists():
+            probes = np.concatenate([np.load(path) for path in paths])
+            num_lists = len(router.centroids.lists)
+            head = self.head()
+            if len(head):
+                probes = np.column_stack([probes, np.full(len(probes), num_lists, np.int32)])
+                probes[head, -1] = -1
+                probes[head, 0] = num_lists
+                num_lists += 1
+            layout = Layout.of(probes, num_lists)
+            layout.save(self.folder)
+            write_rows(self.rows, layout.order, self.folder / ROWS_FILE)
+        return Layout.load(self.folder)
+
+    def _write_bounds(self, edges: EdgeFiles) -> None:
+        last = [np.load(path, mmap_mode="r")["score"][:, -1] for _, path in edges]
+        partial = self.folder / ".bounds.npy"
+        np.save(partial, np.concatenate(last))
+        partial.replace(self.folder / BOUNDS_FILE)
+
+    def _merge(self, stage: str, edges: EdgeFiles, pairs: list[Path]) -> EdgeFiles:
+        tasks = [
+            MergeTask(
+                first,
+                min(len(self.rows), first + ROWS_PER_TASK),
+                edges,
+                tuple(pairs),
+                self.settings.k,
+            )
+            for first in range(0, len(self.rows), ROWS_PER_TASK)
+        ]
+        paths = self._run(stage, tasks)
+        return tuple((task.first, path) for task, path in zip(tasks, paths, strict=True))
+
+    def _run(self, stage: str, tasks: Sequence[Task]) -> list[Path]:
+        with self.meter.stage(stage, sum(task.weight for task in tasks)) as on_done:
+            return run_tasks(stage, tasks, self.folder, self.workers, on_done)
+
+
+def in_prepared_order(
+    layout: Layout, edges: EdgeFiles, k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Neighbours and scores ``[num_rows, k]`` of the prepared rows, from those by position."""
+    num_rows = len(layout.order)
+    ids = np.empty((num_rows, k), np.int32)
+    scores = np.empty((num_rows, k), np.float32)
+    order = np.asarray(layout.order)
+    for first in range(0, num_rows, ROWS_PER_TASK):
+        last = min(num_rows, first + ROWS_PER_TASK)
+        part = read_edges(edges, first, last)
+        ids[order[first:last]] = np.where(part["id"] < 0, -1, order[part["id"]])
+        scores[order[first:last]] = part["score"]
+    return ids, scores

@@ -1,0 +1,49 @@
+"""What a graph looks like, for its manifest and for tracking."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egra_dist.graph.knn.layout import Layout
+
+_QUANTILES = (0.5, 0.9, 0.99, 0.999)
+
+
+def describe_graph(neighbors: NDArray[np.int32], num_usable: int) -> dict[str, Any]:
+    """Edges, rows with fewer than k, and how unequally rows are chosen as neighbours.
+
+    Args:
+        neighbors: ``int32 [num_rows, k]``, -1 for none.
+        num_usable: Rows that have a vector.
+    """
+    num_rows, k = neighbors.shape
+    in_degrees = np.zeros(num_rows, np.int64)
+    num_short = 0
+    for start in range(0, num_rows, 1 << 20):
+        block = neighbors[start : start + (1 << 20)]
+        in_degrees += np.bincount(block[block >= 0], minlength=num_rows)
+        found = (block >= 0).sum(axis=1)
+        num_short += int(((found > 0) & (found < k)).sum())
+    num_edges = int(in_degrees.sum())
+    top = np.sort(in_degrees)[::-1][: max(1, num_rows // 100)]
+    quantiles = np.quantile(in_degrees, _QUANTILES) if num_rows else np.zeros(len(_QUANTILES))
+    return {
+        "num_edges": num_edges,
+        "share_short_rows": num_short / max(1, num_usable),
+        "in_degree_max": int(in_degrees.max(initial=0)),
+        "in_degree_quantiles": dict(
+            zip(map(str, _QUANTILES), quantiles.astype(float).tolist(), strict=True)
+        ),
+        "share_of_edges_into_top_percent": float(top.sum() / max(1, num_edges)),
+    }
+
+
+def describe_lists(layout: Layout) -> dict[str, Any]:
+    """Number of lists and how unequal they are: 1 when all are of one size."""
+    sizes = np.diff(layout.offsets).astype(float)
+    return {
+        "num_lists": layout.num_lists,
+        "largest_list": int(sizes.max()),
+        "list_skew": float(len(sizes) * (sizes**2).sum() / sizes.sum() ** 2),
+    }

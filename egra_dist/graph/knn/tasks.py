@@ -1,0 +1,140 @@
+"""Many independent tasks, each of which leaves one array in a folder.
+
+A task whose array is there is not run again: what a killed worker, node or driver costs is the
+task it was in. Tasks read their input from memory-mapped files of the same folder (on a cluster:
+one that all nodes share), so that nothing is copied to them. The split into tasks, and hence the
+result, does not depend on how many workers run them; every task is single-threaded.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_WINDOW_PER_WORKER = 2
+
+
+class Task(Protocol):
+    """A picklable description of one piece of work (a frozen dataclass)."""
+
+    @property
+    def weight(self) -> float:
+        """Predicted cost, in any unit: the heaviest tasks start first."""
+
+    def run(self, folder: Path) -> NDArray:
+        """Does the work on the files of ``folder``."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who runs tasks.
+
+    Attributes:
+        num_threads: Threads of this process, when Ray is not used.
+        ray: Whether tasks run as Ray tasks of one CPU each.
+    """
+
+    num_threads: int = 1
+    ray: bool = False
+
+
+def run_tasks(
+    stage: str,
+    tasks: Sequence[Task],
+    folder: Path,
+    workers: Workers,
+    on_done: Callable[[float], None] | None = None,
+) -> list[Path]:
+    """Runs the tasks that have not been run.
+
+    Args:
+        stage: Names the subfolder of ``folder`` that holds the arrays.
+        tasks: What to do.
+        folder: Where the input and the results are.
+        workers: Who does it.
+        on_done: Is told the weight of every task that is done, or was.
+
+    Returns:
+        The ``.npy`` file of each task.
+    """
+    results = folder / stage
+    results.mkdir(exist_ok=True)
+    paths = [results / f"{number:06d}.npy" for number in range(len(tasks))]
+    done = [path.exists() for path in paths]
+    if sum(done):
+        logger.info("%s: %d of %d tasks were done before", stage, sum(done), len(tasks))
+    waiting = [number for number in range(len(tasks)) if not done[number]]
+    waiting.sort(key=lambda number: -tasks[number].weight)
+    if on_done:
+        on_done(sum(task.weight for task, was in zip(tasks, done, strict=True) if was))
+    run = _run_on_ray if workers.ray else _run_in_threads
+    for number in run([(tasks[n], folder, paths[n], n) for n in waiting], workers):
+        if on_done:
+            on_done(tasks[number].weight)
+    return paths
+
+
+def _run_one(task: Task, folder: Path, path: Path, number: int) -> int:
+    if not path.exists():
+        array = task.run(folder)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, array)
+        partial.replace(path)
+    return number
+
+
+def _run_in_threads(calls: list[Any], workers: Workers) -> Iterator[int]:
+    with single_threaded():
+        if workers.num_threads == 1:
+            for call in calls:
+                yield _run_one(*call)
+            return
+        queue = iter(calls)
+        with ThreadPoolExecutor(workers.num_threads) as pool:
+            window = _WINDOW_PER_WORKER * workers.num_threads
+            running: set[Future[int]] = {pool.submit(_run_one, *c) for c in islice(queue, window)}
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {pool.submit(_run_one, *c) for c in islice(queue, len(finished))}
+                for future in finished:
+                    yield future.result()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Numbers that do not depend on how many threads a matrix product is split over."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_on_ray(calls: list[Any], workers: Workers) -> Iterator[int]:
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_retries=3)(_run_one_single_threaded)
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
+    queue = iter(calls)
+    running = [remote.remote(*call) for call in islice(queue, _WINDOW_PER_WORKER * num_cpus)]
+    while running:
+        finished, running = ray.wait(running)
+        running += [remote.remote(*call) for call in islice(queue, len(finished))]
+        yield from ray.get(finished)
+
+
+def _run_one_single_threaded(task: Task, folder: Path, path: Path, number: int) -> int:
+    with single_threaded():
+        return _run_one(task, folder, path, number)
