@@ -1,10 +1,10 @@
 """A synthetic catalogue of any size, streamed.
 
-Genres hold niches, niches hold a few items each, and a niche has a style. A user takes up niches
-of a few genres, those that are to the user's style; an interaction is one of these niches, then
-an item of it by Zipf popularity, or once in a while any item. Modalities are noisy views of genre
-and style. Users come in blocks, each with a random generator of its own, so that
-memory does not grow with the number of interactions.
+A genre is a plane of niches, and a niche holds a few items. A user has a few interests, points in
+genres; an interaction is a niche near one of them, then an item of it by Zipf popularity, or once
+in a while any item. Modalities are noisy views of the genre and the place in it. Users come in
+blocks, each with a random generator of its own, so that memory does not grow with the number of
+interactions.
 """
 
 from collections.abc import Iterator
