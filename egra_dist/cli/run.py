@@ -83,13 +83,13 @@ def _run(
 ) -> None:
     from egra_dist.catalog.catalog import Catalog
     from egra_dist.config import load_config
-    from egra_dist.pipeline import Pipeline
+    from egra_dist.pipeline import run_pipeline
     from egra_dist.results import table
     from egra_dist.tracking.noise import setup_logging
 
     setup_logging(verbosity)
     settings = load_config(config, overrides, cluster)
-    metrics = Pipeline(settings, Catalog.open(catalog), out, verbosity).run(stage)
+    metrics = run_pipeline(settings, Catalog.open(catalog), out, stage, verbosity)
     if metrics:
         typer.echo(table(metrics["models"]))
         typer.echo(f"{out / 'metrics.json'} has every figure.")

@@ -1,0 +1,105 @@
+"""What the stages of a run share: its folder, its record in MLflow, and Ray where one needs it."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from egra_dist.artifact import Artifact, build, digest_of
+from egra_dist.catalog.catalog import Catalog
+from egra_dist.cluster.session import ray_session
+from egra_dist.config import Config
+from egra_dist.errors import UserError
+from egra_dist.tracking.experiment import Experiment
+
+
+class Workspace:
+    """One run's folder, open for work. Use as a context manager.
+
+    Args:
+        config: All settings.
+        catalog: What the run learns from.
+        out: The run folder; created when absent.
+        verbosity: 0, or more to see what the libraries say.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+
+    def __init__(self, config: Config, catalog: Catalog, out: Path, verbosity: int = 0) -> None:
+        self.config = config
+        self.catalog = catalog
+        self.folder = out.resolve()
+        self.verbosity = verbosity
+        self._resources = ExitStack()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            (self.folder / "config.yaml").write_text(settings)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+        self.experiment = self._open_experiment()
+
+    def __enter__(self) -> Self:
+        self._resources.enter_context(self.experiment)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._resources.__exit__(*error)
+
+    def connect(self) -> None:
+        """Makes sure that there is a Ray session; it ends with the workspace."""
+        self._resources.enter_context(ray_session(self.config.cluster, self.verbosity > 0))
+
+    def build(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        make: Callable[[Path, str], Mapping[str, Any]],
+        folder: Path | None = None,
+        resumable: bool = False,
+    ) -> Artifact:
+        """Builds an artifact, unless it is there, as a child run in MLflow.
+
+        Args:
+            kind: What it holds; also the name of the child run.
+            settings: JSON-serialisable settings that shape it.
+            inputs: What it is made from, beside the catalogue.
+            make: Given a folder and the id of the MLflow run, writes the content and returns
+                counts.
+            folder: Where it stands; named by its digest when not given.
+            resumable: Whether a failed attempt's folder is kept to go on in.
+        """
+        digests = {name: artifact.digest for name, artifact in inputs.items()}
+        digests["catalog"] = self.catalog.digest
+        digest = digest_of(kind, settings, digests)
+        tags = {"digest": digest, "dataset_digest": self.catalog.digest}
+
+        def record(partial: Path) -> Mapping[str, Any]:
+            with self.experiment.stage(kind, settings, tags) as run_id:
+                counts = make(partial, run_id)
+                self.experiment.log_dict(dict(counts), "counts.json", run_id)
+            return counts
+
+        folder = folder or self.folder / "artifacts" / f"{kind}-{digest}"
+        return build(folder, kind, settings, digests, record, resumable)
+
+    def _open_experiment(self) -> Experiment:
+        tracking = self.config.tracking
+        return Experiment.open(
+            tracking.uri,
+            self.folder,
+            tracking.experiment,
+            tracking.run_name,
+            tags={
+                "dataset": self.catalog.path.resolve().name,
+                "dataset_digest": self.catalog.digest,
+                "model": self.config.train.model.name,
+                "seed": str(self.config.seed),
+                "num_workers": str(self.config.cluster.num_workers),
+            },
+            params=self.config.model_dump(mode="json"),
+        )
