@@ -1,1 +1,5 @@
-"""How good it is: full ranking, metrics, shallow baselines."""
+"""How good it is: full ranking, metrics, slices, shallow yardsticks.
+
+Read ``protocol`` first, then ``ranks`` (how ranks are found without sorting), ``counting``,
+``metrics``.
+"""

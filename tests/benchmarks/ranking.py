@@ -3,7 +3,7 @@
     python -m tests.benchmarks.ranking [--items 19220 --users 50000 | --data FOLDER/microlens50k]
 
 Vectors are random, or the truncated SVD of real training interactions (of which recall is
-realistic, so that fewer positives are dropped early). CPU seconds, best of three.
+realistic, so that fewer positives are dropped early). CPU seconds, of the fastest call.
 """
 
 import argparse
