@@ -51,6 +51,8 @@ class StageProgress:
         self._started = self._shown = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque(maxlen=_NUM_RATE_SAMPLES)
         self._closed = False
+        if self._live:
+            self._show(["starting"])
 
     def update(self, done: int, **fields: float | int | str) -> None:
         """Notes what is done so far, and shows it if the last time is long enough ago.
@@ -67,7 +69,7 @@ class StageProgress:
             self._samples.append((now, done))
         if now - self._shown >= self._interval:
             self._shown = now
-            self._show(self._line(now))
+            self._show(self._parts(now))
 
     def close(self, summary: str = "") -> None:
         """Leaves one last line; later calls do nothing.
@@ -94,31 +96,36 @@ class StageProgress:
         self._closed = True
         seconds = time.monotonic() - self._started
         amount = f", {self._done:,} {self.unit}" if self._done else ""
-        parts = [f"{self.stage}: {verb} in {format_duration(seconds)}{amount}"]
+        parts = [f"{verb} in {format_duration(seconds)}{amount}"]
         parts += [summary] if summary else self._shown_fields()
-        line = " | ".join(parts)
+        line = _join(self.stage, parts)
         if self._live:
             self._stream.write(f"{CLEAR_LINE}{line}\n")
             self._stream.flush()
         else:
             logger.info(line)
 
-    def _show(self, line: str) -> None:
+    def _show(self, parts: list[str]) -> None:
         if not self._live:
-            logger.info(line)
+            logger.info(_join(self.stage, parts))
             return
-        width = _terminal_width(self._stream)
-        self._stream.write(f"{CLEAR_LINE}{line[: width - 1]}")
+        width = _terminal_width(self._stream) - 1
+        line = _join(self.stage, parts)
+        if len(line) > width:
+            line = " ".join([self.stage, *parts])
+        self._stream.write(f"{CLEAR_LINE}{line[:width]}")
         self._stream.flush()
 
-    def _line(self, now: float) -> str:
+    def _parts(self, now: float) -> list[str]:
+        """What a line says, the first things first: a narrow terminal cuts the last."""
         rate = self._rate(now)
-        parts = [f"{self.stage}: {self._share()}", *self._shown_fields()]
-        if rate and not any(name.endswith(_PER_SECOND) for name in self._fields):
-            parts.append(f"{_format_rate(rate)} {self.unit}/s")
+        parts = [self._share()]
         if rate and self.total is not None and self._done < self.total:
             parts.append(f"ETA {format_duration((self.total - self._done) / rate)}")
-        return " | ".join(parts)
+        parts += self._shown_fields()
+        if rate and not any(name.endswith(_PER_SECOND) for name in self._fields):
+            parts.append(f"{_format_rate(rate)} {self.unit}/s")
+        return parts
 
     def _share(self) -> str:
         if not self.total:
@@ -167,10 +174,14 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def _join(stage: str, parts: list[str]) -> str:
+    return f"{stage}: {' | '.join(parts)}"
+
+
 def _format_field(name: str, value: float | int | str) -> str:
     if name.endswith(_PER_SECOND):
         return f"{_format_rate(float(value))} {name.removesuffix(_PER_SECOND)}/s"
-    return f"{name} {format_value(value)}"
+    return f"{name.replace('_at_', '@')} {format_value(value)}"
 
 
 def _format_rate(rate: float) -> str:

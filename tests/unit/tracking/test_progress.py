@@ -41,8 +41,8 @@ def test_logs_one_line_per_interval_with_share_rate_and_eta(clock, caplog):
             clock.now += 1
             stage.update(step, loss=0.693147, epoch=step // 10)
     assert [r.getMessage() for r in caplog.records] == [
-        f"train: {done}% {done}/100 steps | loss 0.6931 | epoch {done // 10} | 1 steps/s"
-        f" | ETA {eta}"
+        f"train: {done}% {done}/100 steps | ETA {eta} | loss 0.6931 | epoch {done // 10}"
+        " | 1 steps/s"
         for done, eta in ((10, "1:30"), (20, "1:20"), (30, "1:10"), (40, "1:00"))
     ]
 
@@ -75,7 +75,7 @@ def test_steps_of_an_earlier_run_do_not_count_for_the_rate(clock, caplog):
         for _ in range(11):
             clock.now += 1
             stage.update(899 + int(clock.now - 100))
-    assert caplog.messages == ["train: 91% 909/1,000 steps | 1 steps/s | ETA 1:31"]
+    assert caplog.messages == ["train: 91% 909/1,000 steps | ETA 1:31 | 1 steps/s"]
 
 
 def test_there_is_no_eta_at_the_end(clock, caplog):
@@ -105,10 +105,23 @@ def test_a_terminal_shows_one_redrawn_line_cut_to_its_width(clock):
         shown = read_to_newline(reader)
     os.close(reader)
     frames = shown.split(progress.CLEAR_LINE)[1:]
-    assert len(frames) == 11
+    assert len(frames) == 12
+    assert frames.pop(0) == "train: starting"
     assert all("\n" not in frame and len(frame) < 80 for frame in frames[:-1])
-    assert frames[4].startswith("train: 50% 5/10 steps | loss 0.2000 | note xx")
+    assert frames[4].startswith("train 50% 5/10 steps ETA 5.0 s loss 0.2000 note xxx")
     assert frames[-1] == "train: done in 10.0 s, 10 steps | finished\r\n"
+
+
+def test_a_line_that_fits_a_terminal_is_shown_with_separators(clock):
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w") as terminal:
+        stage = StageProgress("train", total=10, stream=terminal)
+        clock.now += 1
+        stage.update(5, recall_at_20=0.1)
+        stage.close()
+        shown = read_to_newline(reader)
+    os.close(reader)
+    assert "train: 50% 5/10 steps | ETA 1.0 s | recall@20 0.1000 | 5 steps/s" in shown
 
 
 def test_a_terminal_is_not_flooded(clock):
@@ -121,7 +134,7 @@ def test_a_terminal_is_not_flooded(clock):
         stage.close()
         shown = read_to_newline(reader)
     os.close(reader)
-    assert len(re.findall(re.escape(progress.CLEAR_LINE), shown)) <= 11
+    assert len(re.findall(re.escape(progress.CLEAR_LINE), shown)) <= 12
 
 
 @pytest.mark.parametrize(
