@@ -103,9 +103,7 @@ def ingest_events(
     columns = [name for name in (settings.user, settings.item, settings.time) if name]
     source = read_source(path, columns, text=(settings.user, settings.item))
     inputs = {"events": content_digest(source.parts), **items.digests}
-    recipe = {"reader": "events", **asdict(settings)}
-    if item_options:
-        recipe["features"] = dict(item_options.features)
+    recipe = {"reader": "events", **asdict(settings), **items.recipe}
 
     rng = np.random.default_rng(settings.seed)
     events = _keep_core(_collapse(_read_events(source, settings), source), source, settings)

@@ -51,11 +51,20 @@ class FeatureRows:
 
 @dataclass(frozen=True)
 class ItemData:
-    """All that is known of items, by raw id, and what it was read from."""
+    """All that is known of items, by raw id, and what it was read from.
+
+    Attributes:
+        ids: Raw ids of the item table's rows.
+        columns: Its other columns.
+        features: By modality.
+        recipe: The options that shape all this.
+        digests: Of the files, by role.
+    """
 
     ids: pa.ChunkedArray
     columns: pa.Table
     features: Mapping[str, FeatureRows]
+    recipe: Mapping[str, Any]
     digests: Mapping[str, str]
 
 
@@ -80,10 +89,11 @@ def read_items(options: ItemOptions) -> ItemData:
         digests[f"features/{name}"] = content_digest([Path(where)])
         if ids_path is not None:
             digests[f"feature_ids/{name}"] = content_digest(_id_files(ids_path))
-    if source is None:
-        return ItemData(pa.chunked_array([], pa.large_string()), pa.table({}), features, digests)
-    ids = _unique_ids(source, options.id_column)
-    return ItemData(ids, _kept_columns(source, options.id_column), features, digests)
+    ids, columns = pa.chunked_array([], pa.large_string()), pa.table({})
+    if source is not None:
+        ids = _unique_ids(source, options.id_column)
+        columns = _kept_columns(source, options.id_column)
+    return ItemData(ids, columns, features, _recipe(options), digests)
 
 
 def find_rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -92,6 +102,15 @@ def find_rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.int64
         wanted, ids = wanted.cast(pa.large_string()), ids.cast(pa.large_string())
     rows = pc.index_in(wanted, value_set=ids.combine_chunks())
     return pc.fill_null(rows, -1).to_numpy().astype(np.int64)
+
+
+def _recipe(options: ItemOptions) -> dict[str, Any]:
+    """Where a file lies does not matter, what is in it is in the digests."""
+    sources = {
+        name: ".npy" if where.endswith(".npy") else where
+        for name, where in options.features.items()
+    }
+    return {"item_id": options.id_column, "features": sources}
 
 
 def _kept_columns(source: Source, id_column: str) -> pa.Table:

@@ -223,6 +223,19 @@ def test_npy_features_by_id(tmp_path, ids_suffix):
     assert features.present.tolist() == [raw_id != "y" for raw_id in raw_ids]
 
 
+def test_the_digest_follows_contents_not_places(tmp_path):
+    def digest(place, value):
+        folder = tmp_path / place
+        folder.mkdir()
+        path = write_events(folder / "events.parquet", BASE)
+        np.save(folder / "image.npy", np.full((3, 2), value, np.float32))
+        csv.write_csv(pa.table({"item_id": ["x", "y", "z"]}), folder / "items.csv")
+        options = ItemOptions(folder / "items.csv", features={"image": str(folder / "image.npy")})
+        return ingest_events(path, folder / "catalog", COLUMNS, options).digest
+
+    assert digest("a", 1) == digest("b", 1) != digest("c", 2)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
