@@ -82,7 +82,8 @@ class MetricRecorder:
         self._writer.close()
         if not arrived:
             logger.warning(
-                "some metrics have not reached MLflow; later: egra-dist track sync %s",
+                "not all metrics have reached MLflow; the driver tries again at its end, else: "
+                "egra-dist track sync %s",
                 self._spool.folder.parent,
             )
         return arrived
