@@ -95,5 +95,5 @@ from egra_dist.tracking.client import open_client
 client = open_client("sqlite:///{tmp_path}/mlflow.db")
 client.log_batch(client.create_run("0").info.run_id)
 """
-    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
