@@ -20,6 +20,7 @@ from egra_dist.graph.knn.settings import Metric
 
 SAMPLE_FILE = "sample.npy"
 _Z_95 = 1.96
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,15 @@ class Recall:
     half_width: float
     num_rows: int
 
+    def as_statistics(self, target: float) -> dict[str, float | int]:
+        """The recall as a manifest states it."""
+        return {
+            "recall": self.value,
+            "recall_half_width": self.half_width,
+            "recall_rows": self.num_rows,
+            "recall_target": target,
+        }
+
 
 def recall_of(scores: NDArray[np.float32], true_scores: NDArray[np.float32]) -> Recall:
     """Recall of the sample's lists; a neighbour that ties with the last true one counts.
@@ -96,7 +106,8 @@ def recall_of(scores: NDArray[np.float32], true_scores: NDArray[np.float32]) -> 
     """
     exists = np.isfinite(true_scores)
     last = np.where(exists, true_scores, np.inf).min(axis=1, keepdims=True)
-    found = (np.isfinite(scores) & (scores >= last)).sum(axis=1)
+    reached = scores >= last - _TOLERANCE * np.abs(last)
+    found = (np.isfinite(scores) & reached).sum(axis=1)
     return _recall(np.minimum(found, exists.sum(axis=1)), exists.sum(axis=1))
 
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 import shutil
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.meter import Meter, Progress
-from egra_dist.graph.knn.prepare import prepare
-from egra_dist.graph.knn.scoring import candidate_scores
+from egra_dist.graph.knn.prepare import Prepared, prepare
+from egra_dist.graph.knn.scoring import pair_scores
 from egra_dist.graph.knn.selfjoin import SelfJoin, in_prepared_order
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_graph, describe_lists
@@ -35,11 +35,10 @@ logger = logging.getLogger(__name__)
 _ROWS_PER_STEP = 2048
 _RAY_SECONDS = 10.0
 _EXACT_PROBES = 3
-_FEWEST_ROWS_TO_ROUTE = 256
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """Neighbours among the prepared rows, and how they were found."""
 
     ids: NDArray[np.int32]
@@ -76,51 +75,53 @@ def build_knn(
     Raises:
         UserError: If the shapes or types are wrong.
     """
-    started = time.perf_counter()
-    with _folder(vectors, settings, present, workdir) as folder:
+    with working_folder(vectors, settings, present, workdir) as folder:
         prepared = prepare(vectors, settings.metric, present, folder)
         num_rows, dim = prepared.rows.shape
         choice = cost.choose(num_rows, dim, settings)
         meter = Meter(len(vectors), progress)
-        if folder is None or num_rows < _FEWEST_ROWS_TO_ROUTE:
+        if num_rows <= cost.direct_rows(settings):
             found = _search_all(prepared.rows, settings, meter)
         else:
-            workers = workers or _default_workers(num_rows, dim)
+            workers = workers or default_workers(num_rows, dim)
             join = SelfJoin(prepared.rows, settings, folder, workers, meter)
             found = _join_all(join, choice)
-        own = torch.arange(num_rows)[:, None]
-        rows = torch.from_numpy(prepared.rows)
-        own_scores = candidate_scores(rows, rows, own, settings.metric).numpy()[:, 0]
-        neighbors, scores = expand(found.ids, found.scores, own_scores, prepared.duplicates)
+        return assemble(vectors, settings, prepared, found)
+
+
+def assemble(vectors: NDArray, settings: KnnSettings, prepared: Prepared, found: Found) -> KnnGraph:
+    """The graph of the whole table, from that of its distinct, usable rows."""
+    rows = torch.from_numpy(prepared.rows)
+    own = torch.arange(len(rows))
+    own_scores = pair_scores(rows, own, rows, own, settings.metric).numpy()
+    neighbors, scores = expand(found.ids, found.scores, own_scores, prepared.duplicates)
     statistics = {
         "metric": settings.metric,
         "k": settings.k,
         "num_rows": len(vectors),
-        "dim": dim,
+        "dim": vectors.shape[1],
         "num_unusable_rows": prepared.num_unusable,
-        "num_distinct_rows": num_rows,
+        "num_distinct_rows": len(rows),
         **found.statistics,
         **describe_graph(neighbors, num_usable=len(prepared.duplicates.members)),
-        "seconds": time.perf_counter() - started,
     }
     return KnnGraph(neighbors, scores, statistics)
 
 
 @contextmanager
-def _folder(
+def working_folder(
     vectors: NDArray,
     settings: KnnSettings,
     present: NDArray[np.bool_] | None,
     workdir: Path | None,
-) -> Iterator[Path | None]:
+    purpose: str = "build",
+) -> Iterator[Path]:
     """The folder of this input under ``workdir``; removed when the graph is whole."""
-    if len(vectors) <= cost.DIRECT_ROWS and settings.method != "routed":
-        yield None
-    elif workdir is None:
+    if workdir is None:
         with tempfile.TemporaryDirectory(prefix="knn-") as name:
             yield Path(name)
     else:
-        folder = workdir / _digest(vectors, settings, present)
+        folder = workdir / f"{purpose}-{_digest(vectors, settings, present)}"
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         shutil.rmtree(folder)
@@ -137,15 +138,14 @@ def _digest(vectors: NDArray, settings: KnnSettings, present: NDArray[np.bool_] 
     return digest.hexdigest()[:16]
 
 
-def _default_workers(num_rows: int, dim: int) -> Workers:
-    """Ray, when it is there and worth it."""
-    import ray
-
+def default_workers(num_rows: int, dim: int) -> Workers:
+    """Ray where it runs and there is enough to do, else the threads of this process."""
+    ray = sys.modules.get("ray")
     expensive = cost.sweep_seconds(num_rows, dim) > _RAY_SECONDS
-    return Workers(torch.get_num_threads(), ray=expensive and ray.is_initialized())
+    return Workers(torch.get_num_threads(), ray=bool(expensive and ray and ray.is_initialized()))
 
 
-def _search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) -> _Found:
+def _search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) -> Found:
     ids = np.empty((len(rows), settings.k), np.int32)
     scores = np.empty((len(rows), settings.k), np.float32)
     table = torch.from_numpy(rows)
@@ -157,11 +157,12 @@ def _search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) 
             found, values = search(table[block], table, settings.k, settings.metric, own)
             ids[block], scores[block] = found.numpy(), values.numpy()
             on_done(len(found))
-    choice = cost.choose(len(rows), rows.shape[1], settings)
-    return _Found(ids, scores, {"method": "exact", "reason": choice.reason, "recall": 1.0})
+    reason = f"{len(rows):,} rows are few enough to compare all with all at once"
+    recall = Recall(1.0, 0.0, len(rows)).as_statistics(settings.recall)
+    return Found(ids, scores, {"method": "exact", "reason": reason, **recall})
 
 
-def _join_all(join: SelfJoin, choice: cost.Choice) -> _Found:
+def _join_all(join: SelfJoin, choice: cost.Choice) -> Found:
     settings = join.settings
     num_rows = len(join.rows)
     audit = Auditor(join) if choice.method == "routed" else None
@@ -178,16 +179,13 @@ def _join_all(join: SelfJoin, choice: cost.Choice) -> _Found:
     statistics = {
         "method": choice.method,
         "reason": choice.reason,
-        "recall": recall.value,
-        "recall_half_width": recall.half_width,
-        "recall_rows": recall.num_rows,
-        "recall_target": settings.recall,
+        **recall.as_statistics(settings.recall),
         "num_probes": probes,
         **describe_lists(layout),
     }
     if recall.value < settings.recall:
         logger.warning("knn: recall %.4f is below the target %g", recall.value, settings.recall)
-    return _Found(ids, scores, statistics)
+    return Found(ids, scores, statistics)
 
 
 def _expect(join: SelfJoin, probes: int, exact: bool) -> None:

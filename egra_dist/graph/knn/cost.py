@@ -10,6 +10,7 @@ from egra_dist.graph.knn.settings import KnnSettings
 _JOIN_PAIR = (0.9e-9, 9e-12)
 _SEARCH_PAIR = (0.8e-9, 22e-12)
 _PER_ROW = 4e-6
+_FEWEST_ROWS_TO_ROUTE = 256
 DIRECT_ROWS = 16_384
 """Rows up to which one process compares all with all at once."""
 
@@ -49,12 +50,17 @@ def list_size_of(num_rows: int, settings: KnnSettings) -> int:
     return settings.list_size or min(max(1000, 10 * settings.k), max(1, num_rows // 8))
 
 
+def direct_rows(settings: KnnSettings) -> int:
+    """Rows up to which all are compared with all in one process, without tasks."""
+    return _FEWEST_ROWS_TO_ROUTE if settings.method == "routed" else DIRECT_ROWS
+
+
 def choose(num_rows: int, dim: int, settings: KnnSettings) -> Choice:
     """Picks the method."""
     if settings.method != "auto":
         return Choice(settings.method, "as asked")
     seconds = sweep_seconds(num_rows, dim)
-    if num_rows <= DIRECT_ROWS or seconds <= settings.exact_seconds:
+    if seconds <= settings.exact_seconds:
         return Choice(
             "exact",
             f"{num_rows:,} rows take about {seconds:.1f} core seconds exactly, within "

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.errors import UserError
-from egra_dist.graph.knn.duplicates import Duplicates, find_duplicates
+from egra_dist.graph.knn.duplicates import Duplicates, find_duplicates, no_duplicates
 from egra_dist.graph.knn.settings import Metric
 
 PREPARED_FILE = "prepared.npy"
 _BLOCK_ROWS = 65_536
+_CENTER_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class Prepared:
 
 
 def prepare(
-    vectors: NDArray, metric: Metric, present: NDArray[np.bool_] | None, workdir: Path | None = None
+    vectors: NDArray,
+    metric: Metric,
+    present: NDArray[np.bool_] | None,
+    workdir: Path | None = None,
+    collapse: bool = True,
 ) -> Prepared:
     """Drops rows that cannot be compared, scales the others and collapses exact duplicates.
 
@@ -39,6 +44,7 @@ def prepare(
         metric: Similarity.
         present: ``bool [num_rows]``; rows that are False have no vector.
         workdir: Where to keep the rows, memory-mapped; in memory when None.
+        collapse: Whether equal rows become one.
 
     Raises:
         UserError: If the shapes do not fit each other or the type is not a float.
@@ -46,11 +52,12 @@ def prepare(
     _check(vectors, present)
     usable = _usable_rows(vectors, present)
     target = _allocate((len(usable), vectors.shape[1]), workdir, "usable.npy")
-    center = _mean(vectors, usable) if metric == "l2" else None
+    center = _center(vectors, usable) if metric == "l2" else None
     for start in range(0, len(usable), _BLOCK_ROWS):
         block = _as_float32(vectors, usable[start : start + _BLOCK_ROWS])
         target[start : start + len(block)] = _scaled(block, metric, center)
-    duplicates = find_duplicates(target, usable, num_rows=len(vectors))
+    find = find_duplicates if collapse else no_duplicates
+    duplicates = find(target, usable, len(vectors))
     rows = _distinct(target, duplicates, workdir)
     return Prepared(rows, duplicates, num_unusable=len(vectors) - len(usable))
 
@@ -80,11 +87,12 @@ def _usable_rows(vectors: NDArray, present: NDArray[np.bool_] | None) -> NDArray
     return np.flatnonzero(usable)
 
 
-def _mean(vectors: NDArray, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    total = np.zeros(vectors.shape[1])
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        total += _as_float32(vectors, rows[start : start + _BLOCK_ROWS]).sum(0, dtype=np.float64)
-    return (total / max(1, len(rows))).astype(np.float32)
+def _center(vectors: NDArray, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean of the first rows: about the middle, and the same when rows are appended."""
+    if not len(rows):
+        return np.zeros(vectors.shape[1], np.float32)
+    first = _as_float32(vectors, rows[:_CENTER_ROWS])
+    return first.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _scaled(

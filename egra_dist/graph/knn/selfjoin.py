@@ -23,7 +23,7 @@ from egra_dist.graph.knn.sweep import sweep_tasks
 from egra_dist.graph.knn.tasks import Task, Workers, run_tasks, single_threaded
 
 ROWS_PER_TASK = 65_536
-_PAIRS_PER_TASK = 1e9
+PAIRS_PER_TASK = 1e9
 _HEAD_ROWS = 4096
 MAX_PROBES = 128
 EdgeFiles = tuple[tuple[int, Path], ...]
@@ -77,23 +77,24 @@ class SelfJoin:
         Returns:
             The layout, and files of ``EDGE`` arrays by position.
         """
-        layout = self._layout(num_probes)
+        layout = self.layout(num_probes)
         k, metric = self.settings.k, self.settings.metric
-        within = within_tasks(layout, k, metric, _PAIRS_PER_TASK)
-        paths = self._run("within", within)
+        within = within_tasks(layout, k, metric, PAIRS_PER_TASK)
+        paths = self.run("within", within)
         starts = [int(layout.offsets[task.first]) for task in within]
         edges = tuple(zip(starts, paths, strict=True))
-        self._write_bounds(edges)
-        visits = self._run("visit", visit_tasks(layout, k, metric, _PAIRS_PER_TASK))
-        return layout, self._merge("merge", edges, visits)
+        self.write_bounds(edges)
+        visits = self.run("visit", visit_tasks(layout, k, metric, PAIRS_PER_TASK))
+        return layout, self.merge("merge", edges, visits)
 
     def exact(self, edges: EdgeFiles) -> EdgeFiles:
         """Joins all pairs, given the edges of :meth:`routed`."""
-        self._write_bounds(edges)
+        self.write_bounds(edges)
         sweep = sweep_tasks(len(self.rows), self.settings.k, self.settings.metric)
-        return self._merge("merge-all", edges, self._run("sweep", sweep))
+        return self.merge("merge-all", edges, self.run("sweep", sweep))
 
-    def _layout(self, num_probes: int) -> Layout:
+    def layout(self, num_probes: int) -> Layout:
+        """Routes all rows and stores them list by list."""
         tasks = [
             RouteTask(
                 first, min(len(self.rows), first + ROWS_PER_TASK), num_probes, self.settings.metric
@@ -101,7 +102,7 @@ class SelfJoin:
             for first in range(0, len(self.rows), ROWS_PER_TASK)
         ]
         router = self.router()
-        paths = self._run(f"route-{num_probes}", tasks)
+        paths = self.run(f"route-{num_probes}", tasks)
         if not (self.folder / ROWS_FILE).exists():
             probes = np.concatenate([np.load(path) for path in paths])
             num_lists = len(router.centroids.lists)
@@ -116,13 +117,15 @@ class SelfJoin:
             write_rows(self.rows, layout.order, self.folder / ROWS_FILE)
         return Layout.load(self.folder)
 
-    def _write_bounds(self, edges: EdgeFiles) -> None:
+    def write_bounds(self, edges: EdgeFiles) -> None:
+        """Writes the score of every row's last edge."""
         last = [np.load(path, mmap_mode="r")["score"][:, -1] for _, path in edges]
         partial = self.folder / ".bounds.npy"
         np.save(partial, np.concatenate(last))
         partial.replace(self.folder / BOUNDS_FILE)
 
-    def _merge(self, stage: str, edges: EdgeFiles, pairs: list[Path]) -> EdgeFiles:
+    def merge(self, stage: str, edges: EdgeFiles, pairs: list[Path]) -> EdgeFiles:
+        """Merges edges and pairs into the k best of each row, by position."""
         tasks = [
             MergeTask(
                 first,
@@ -133,10 +136,11 @@ class SelfJoin:
             )
             for first in range(0, len(self.rows), ROWS_PER_TASK)
         ]
-        paths = self._run(stage, tasks)
+        paths = self.run(stage, tasks)
         return tuple((task.first, path) for task, path in zip(tasks, paths, strict=True))
 
-    def _run(self, stage: str, tasks: Sequence[Task]) -> list[Path]:
+    def run(self, stage: str, tasks: Sequence[Task]) -> list[Path]:
+        """Runs the tasks of a stage; see :func:`~egra_dist.graph.knn.tasks.run_tasks`."""
         with self.meter.stage(stage, sum(task.weight for task in tasks)) as on_done:
             return run_tasks(stage, tasks, self.folder, self.workers, on_done)
 

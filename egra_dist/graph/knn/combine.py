@@ -1,0 +1,87 @@
+"""One graph out of several over the same rows, e.g. one per modality."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egra_dist.errors import UserError
+from egra_dist.graph.knn.edges import no_edges
+from egra_dist.graph.knn.graph import KnnGraph
+
+Combination = Literal["intersection", "union"]
+_BLOCK_ROWS = 65_536
+
+
+def combine(
+    graphs: Sequence[KnnGraph],
+    how: Combination,
+    k: int,
+    weights: Sequence[float] | None = None,
+) -> KnnGraph:
+    """Combines graphs over the same rows.
+
+    ``union``: the k neighbours of largest weighted sum of scores, where a graph that lacks the
+    edge adds nothing. ``intersection`` (as GUME does with modalities): only neighbours that are
+    in every graph that has edges for both rows, so that a row that misses one modality is judged
+    by the others; the score is the weighted mean over those graphs.
+
+    Args:
+        graphs: At least one graph.
+        how: Which edges remain.
+        k: Neighbours per row, at most.
+        weights: One per graph; all the same when None.
+
+    Raises:
+        UserError: If the graphs have different numbers of rows, or there is not one weight each.
+    """
+    weights = [1.0] * len(graphs) if weights is None else weights
+    sizes = [graph.num_rows for graph in graphs]
+    if len(set(sizes)) != 1:
+        raise UserError(f"vectors: tables of {sizes} rows cannot be combined: one row per item")
+    if len(weights) != len(graphs):
+        raise UserError(f"weights: {len(weights)} for {len(graphs)} tables, expected one each")
+    has_edges = np.array([(graph.neighbors >= 0).any(axis=1) for graph in graphs])
+    edges = no_edges(sizes[0], k)
+    for first in range(0, sizes[0], _BLOCK_ROWS):
+        rows, ids, total, weight, count = _sums(graphs, weights, first)
+        if how == "intersection":
+            both = has_edges[:, rows + first] & has_edges[:, ids]
+            kept = count == both.sum(axis=0)
+            rows, ids, total = rows[kept], ids[kept], total[kept] / weight[kept]
+        _write_best(edges[first : first + _BLOCK_ROWS], rows, ids, total)
+    statistics = {"combined": how, "tables": [graph.statistics for graph in graphs]}
+    num_edges = int((edges["id"] >= 0).sum())
+    return KnnGraph(
+        np.ascontiguousarray(edges["id"]),
+        np.ascontiguousarray(edges["score"]),
+        {**statistics, "num_edges": num_edges},
+    )
+
+
+def _sums(
+    graphs: Sequence[KnnGraph], weights: Sequence[float], first: int
+) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+    """Every edge of a block of rows once: row, id, weighted sum, sum of weights, count."""
+    num_rows = graphs[0].num_rows
+    keys, values, parts = [], [], []
+    for graph, weight in zip(graphs, weights, strict=True):
+        block = graph.neighbors[first : first + _BLOCK_ROWS]
+        exists = block >= 0
+        keys.append(np.nonzero(exists)[0] * num_rows + block[exists])
+        values.append(weight * graph.scores[first : first + _BLOCK_ROWS][exists].astype(float))
+        parts.append(np.full(len(keys[-1]), weight))
+    unique, place, count = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
+    total = np.bincount(place, np.concatenate(values), minlength=len(unique))
+    weight_sum = np.bincount(place, np.concatenate(parts), minlength=len(unique))
+    return unique // num_rows, unique % num_rows, total, weight_sum, count
+
+
+def _write_best(edges: NDArray, rows: NDArray, ids: NDArray, scores: NDArray) -> None:
+    order = np.lexsort((ids, -scores, rows))
+    rows, ids, scores = rows[order], ids[order], scores[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = rank < edges.shape[1]
+    edges["id"][rows[kept], rank[kept]] = ids[kept]
+    edges["score"][rows[kept], rank[kept]] = scores[kept]

@@ -1,0 +1,219 @@
+"""Rows appended to a table whose graph exists: their edges, and those of old rows to them.
+
+The lists are drawn over the whole table, but only pairs with a new row are compared: a new row
+with every list it visits, an old row with the new rows of the lists it visits. An old row's k-th
+score in the earlier graph is its bound, so that it changes only where a new row is nearer.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from egra_dist.errors import UserError
+from egra_dist.graph.knn.auditor import Auditor
+from egra_dist.graph.knn.build import Found, assemble, default_workers, working_folder
+from egra_dist.graph.knn.cost import Choice
+from egra_dist.graph.knn.edges import as_edges, as_pairs, no_edges
+from egra_dist.graph.knn.graph import NO_NEIGHBOR, KnnGraph
+from egra_dist.graph.knn.kernel import search
+from egra_dist.graph.knn.layout import Layout
+from egra_dist.graph.knn.meter import Meter, Progress
+from egra_dist.graph.knn.prepare import Prepared, prepare
+from egra_dist.graph.knn.routed import BOUNDS_FILE, NO_EDGES, ROWS_FILE, edges_between, split_lists
+from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin, in_prepared_order
+from egra_dist.graph.knn.settings import KnnSettings, Metric
+from egra_dist.graph.knn.statistics import describe_lists
+from egra_dist.graph.knn.tasks import Workers
+
+IS_NEW_FILE = "is_new.npy"
+EARLIER_FILE = "earlier.npy"
+
+
+@dataclass(frozen=True)
+class AppendWithinTask:
+    """First neighbours of the new rows of some lists: those of their own list.
+
+    Attributes:
+        first: First list.
+        last: List after the last.
+        weight: Pairs.
+        k: Neighbours per row.
+        metric: Similarity.
+    """
+
+    first: int
+    last: int
+    weight: float
+    k: int
+    metric: Metric
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``EDGE [rows of the lists, k]``: the earlier edges, and those of new rows."""
+        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
+        is_new = np.load(folder / IS_NEW_FILE, mmap_mode="r")
+        offsets = Layout.load(folder).offsets[self.first : self.last + 1]
+        found = np.array(np.load(folder / EARLIER_FILE, mmap_mode="r")[offsets[0] : offsets[-1]])
+        for start, stop in pairwise(offsets):
+            members = torch.from_numpy(np.array(rows[start:stop]))
+            new = np.flatnonzero(is_new[start:stop])
+            if len(new):
+                own = torch.from_numpy(new)
+                ids, scores = search(members[own], members, self.k, self.metric, own)
+                ids = torch.where(ids < 0, ids, ids + int(start))
+                found[start - offsets[0] + new] = as_edges(ids.numpy(), scores.numpy())
+        return found
+
+
+@dataclass(frozen=True)
+class AppendTask:
+    """Edges between rows of some lists and their visitors, one of them new.
+
+    Attributes:
+        first: First list.
+        last: List after the last.
+        weight: Pairs.
+        k: Neighbours per row.
+        metric: Similarity.
+    """
+
+    first: int
+    last: int
+    weight: float
+    k: int
+    metric: Metric
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``PAIR`` records, rows and ids are positions."""
+        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
+        bounds = np.load(folder / BOUNDS_FILE, mmap_mode="r")
+        is_new = np.load(folder / IS_NEW_FILE, mmap_mode="r")
+        layout = Layout.load(folder)
+        found = []
+        for number in range(self.first, self.last):
+            members = np.arange(*layout.offsets[number : number + 2])
+            new = members[is_new[members]]
+            visitors = np.asarray(layout.visitors[slice(*layout.visitor_offsets[number:][:2])])
+            visits_new = is_new[visitors]
+            for one, other in (
+                (new, members),
+                (visitors[visits_new], members),
+                (visitors[~visits_new], new),
+            ):
+                found += edges_between(rows, bounds, one, other, self.k, self.metric)
+        return as_pairs(*(np.concatenate(parts) for parts in zip(NO_EDGES, *found, strict=True)))
+
+
+def append_knn(
+    earlier: KnnGraph,
+    vectors: NDArray,
+    settings: KnnSettings,
+    present: NDArray[np.bool_] | None = None,
+    workdir: Path | None = None,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+) -> KnnGraph:
+    """Extends a graph to rows that were appended to its table.
+
+    Args:
+        earlier: The graph of the first rows, built with the same k and metric.
+        vectors: ``[num_rows, dim]`` the whole table: the earlier rows, unchanged, then new ones.
+        settings: As in :func:`~egra_dist.graph.knn.build.build_knn`.
+        present: ``bool [num_rows]``; rows that are False have no vector.
+        workdir: Folder for the results of tasks.
+        progress: Is told the number of rows done.
+        workers: Who runs the tasks.
+
+    Returns:
+        The graph of the whole table; its recall is audited over all rows.
+
+    Raises:
+        UserError: If the graph cannot be one of the first rows, or the vectors are wrong.
+    """
+    _check(earlier, vectors, settings)
+    with working_folder(vectors, settings, present, workdir, "append") as folder:
+        prepared = prepare(vectors, settings.metric, present, folder, collapse=False)
+        workers = workers or default_workers(*prepared.rows.shape)
+        meter = Meter(len(vectors), progress)
+        join = SelfJoin(prepared.rows, settings, folder, workers, meter)
+        found = _Append(join, earlier, prepared).run()
+        graph = assemble(vectors, settings, prepared, found)
+    num_new = graph.num_rows - earlier.num_rows
+    return replace(graph, statistics={**graph.statistics, "num_appended_rows": num_new})
+
+
+def _check(earlier: KnnGraph, vectors: NDArray, settings: KnnSettings) -> None:
+    if earlier.num_rows > len(vectors):
+        raise UserError(
+            f"vectors: {len(vectors)} rows, but the graph to append to has {earlier.num_rows}"
+        )
+    for name, value in (("k", settings.k), ("metric", settings.metric)):
+        before = earlier.statistics.get(name, earlier.k if name == "k" else value)
+        if before != value:
+            raise UserError(f"{name}: {value}, but the graph to append to has {before}")
+
+
+class _Append:
+    """The stages of one extension."""
+
+    def __init__(self, join: SelfJoin, earlier: KnnGraph, prepared: Prepared) -> None:
+        self._join = join
+        self._earlier = earlier
+        self._table_rows = prepared.duplicates.members
+
+    def run(self) -> Found:
+        join, settings = self._join, self._join.settings
+        audit = Auditor(join)
+        choice, probes = audit.choose_probes(Choice("routed", "rows were appended"))
+        layout = join.layout(max(probes, 2))
+        self._write_inputs(layout)
+        within, append = self._tasks(layout)
+        paths = join.run("append-within", within)
+        starts = [int(layout.offsets[task.first]) for task in within]
+        edges = tuple(zip(starts, paths, strict=True))
+        join.write_bounds(edges)
+        edges = join.merge("append-merge", edges, join.run("append", append))
+        ids, scores = in_prepared_order(layout, edges, settings.k)
+        recall = audit.recall(scores)
+        statistics = {
+            "method": "appended",
+            "reason": choice.reason,
+            "num_probes": probes,
+            **recall.as_statistics(settings.recall),
+            **describe_lists(layout),
+        }
+        return Found(ids, scores, statistics)
+
+    def _tasks(self, layout: Layout) -> tuple[list[AppendWithinTask], list[AppendTask]]:
+        settings = self._join.settings
+        k, metric = settings.k, settings.metric
+        is_new = np.load(self._join.folder / IS_NEW_FILE)
+        new = np.diff(np.concatenate([[0], np.cumsum(is_new)])[layout.offsets]).astype(float)
+        sizes, visits = np.diff(layout.offsets), np.diff(layout.visitor_offsets)
+        work = new * (sizes + visits) + sizes * visits * is_new.mean() + 1
+        parts = dict.fromkeys(part[:2] for part in split_lists(work, PAIRS_PER_TASK))
+        return (
+            [AppendWithinTask(a, b, float((new * sizes)[a:b].sum()), k, metric) for a, b in parts],
+            [AppendTask(a, b, float(work[a:b].sum()), k, metric) for a, b in parts],
+        )
+
+    def _write_inputs(self, layout: Layout) -> None:
+        """Writes, by position, which rows are new and the edges of the others."""
+        folder, k = self._join.folder, self._join.settings.k
+        table_rows = self._table_rows[layout.order]
+        is_new = table_rows >= self._earlier.num_rows
+        np.save(folder / IS_NEW_FILE, is_new)
+        prepared_of_table = np.full(self._earlier.num_rows + 1, -1)
+        old = self._table_rows[self._table_rows < self._earlier.num_rows]
+        prepared_of_table[old] = np.arange(len(old))
+        position_of_prepared = np.empty(len(layout.order) + 1, np.int64)
+        position_of_prepared[layout.order] = np.arange(len(layout.order))
+        position_of_prepared[-1] = NO_NEIGHBOR
+        edges = no_edges(len(layout.order), k)
+        rows = table_rows[~is_new]
+        neighbors = position_of_prepared[prepared_of_table[self._earlier.neighbors[rows]]]
+        edges[~is_new] = as_edges(neighbors, self._earlier.scores[rows])
+        np.save(folder / EARLIER_FILE, edges)

@@ -1,0 +1,178 @@
+"""The tasks on Ray: the same graph, and only the rest after a failure."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from egra_dist.cluster.session import ray_session
+from egra_dist.config import ClusterSettings
+from egra_dist.graph.knn import KnnSettings, Workers, build_knn
+
+pytestmark = pytest.mark.timeout(300)
+
+SETTINGS = KnnSettings(k=8, method="routed", list_size=200, recall=0.95, audit_rows=300)
+
+NODES = """
+from ray.cluster_utils import Cluster
+from threading import Thread
+import ray
+
+def lose_a_node(cluster, node, work):
+    while not list(work.glob("*/visit/*.npy")):
+        time.sleep(0.01)
+    cluster.remove_node(node)
+    print("lost", flush=True)
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+node = cluster.add_node(num_cpus=2)
+ray.init(address=cluster.address, log_to_driver=False)
+Thread(target=lose_a_node, args=(cluster, node, folder / "work"), daemon=True).start()
+graph = build_knn(vectors, settings, workdir=folder / "work", workers=Workers(ray=True))
+graph.save(folder / "graph")
+"""
+
+SETUP = """
+import sys
+import time
+from pathlib import Path
+import numpy as np
+from egra_dist.cluster.session import ray_session
+from egra_dist.config import ClusterSettings
+from egra_dist.graph.knn import KnnSettings, Workers, build_knn, selfjoin
+
+selfjoin.PAIRS_PER_TASK = 1e5
+folder = Path(sys.argv[1])
+settings = KnnSettings.model_validate_json(sys.argv[2])
+vectors = np.load(folder / "vectors.npy")
+"""
+
+DRIVER = """
+with ray_session(ClusterSettings(num_workers=2, cpus_per_worker=1)):
+    graph = build_knn(vectors, settings, workdir=folder / "work", workers=Workers(ray=True))
+graph.save(folder / "graph")
+"""
+
+
+def clustered(num_rows, dim=32, num_clusters=80):
+    generator = np.random.default_rng(0)
+    centers = generator.standard_normal((num_clusters, dim))
+    rows = centers[generator.integers(0, num_clusters, num_rows)]
+    return (rows + 0.7 * generator.standard_normal((num_rows, dim))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _many_tasks(monkeypatch):
+    from egra_dist.graph.knn import selfjoin
+
+    monkeypatch.setattr(selfjoin, "PAIRS_PER_TASK", 1e5)
+
+
+@pytest.fixture(scope="module")
+def ray_of_two():
+    with ray_session(ClusterSettings(num_workers=2, cpus_per_worker=1)):
+        yield
+
+
+@dataclass(frozen=True)
+class DiesOnce:
+    """A task whose process is killed the first time it runs."""
+
+    task: Any
+    flag: Path
+
+    @property
+    def weight(self):
+        return self.task.weight
+
+    def run(self, folder):
+        if not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.task.run(folder)
+
+
+def test_ray_and_threads_give_the_same_graph(ray_of_two):
+    vectors = clustered(6000)
+    here = build_knn(vectors, SETTINGS)
+    there = build_knn(vectors, SETTINGS, workers=Workers(ray=True))
+    assert np.array_equal(here.neighbors, there.neighbors)
+    assert np.array_equal(here.scores, there.scores)
+
+
+def test_a_killed_worker_costs_its_task(ray_of_two, tmp_path, monkeypatch):
+    from ray import cloudpickle
+
+    from egra_dist.graph.knn import selfjoin
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    flag = tmp_path / "died"
+    visits = selfjoin.visit_tasks
+    monkeypatch.setattr(
+        selfjoin,
+        "visit_tasks",
+        lambda *arguments: [DiesOnce(task, flag) for task in visits(*arguments)],
+    )
+    vectors = clustered(6000)
+    killed = build_knn(vectors, SETTINGS, workdir=tmp_path / "work", workers=Workers(ray=True))
+    monkeypatch.undo()
+    assert flag.exists()
+    assert np.array_equal(killed.neighbors, build_knn(vectors, SETTINGS).neighbors)
+
+
+def test_a_killed_driver_costs_the_tasks_it_waited_for(tmp_path):
+    np.save(tmp_path / "vectors.npy", clustered(12_000))
+    command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), SETTINGS.model_dump_json()]
+    driver = subprocess.Popen(command, start_new_session=True)
+    try:
+        finished = wait_for_tasks(tmp_path / "work", 8, driver)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    times = {path: path.stat().st_mtime_ns for path in finished}
+    time.sleep(2)  # the killed session's processes notice and go
+    unchanged = []
+    second = subprocess.Popen(command, start_new_session=True)
+    while second.poll() is None:
+        for path in times:
+            try:
+                unchanged.append(path.stat().st_mtime_ns == times[path])
+            except FileNotFoundError:
+                break
+        time.sleep(0.1)
+    assert second.returncode == 0
+    assert unchanged
+    assert all(unchanged)
+    undisturbed = build_knn(np.load(tmp_path / "vectors.npy"), SETTINGS)
+    assert np.array_equal(np.load(tmp_path / "graph" / "neighbors.npy"), undisturbed.neighbors)
+    assert np.array_equal(np.load(tmp_path / "graph" / "scores.npy"), undisturbed.scores)
+
+
+def test_a_lost_node_costs_its_tasks(tmp_path):
+    np.save(tmp_path / "vectors.npy", clustered(12_000))
+    command = [sys.executable, "-c", SETUP + NODES, str(tmp_path), SETTINGS.model_dump_json()]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lost" in done.stdout
+    undisturbed = build_knn(np.load(tmp_path / "vectors.npy"), SETTINGS)
+    assert np.array_equal(np.load(tmp_path / "graph" / "neighbors.npy"), undisturbed.neighbors)
+
+
+def wait_for_tasks(work: Path, num_tasks, driver):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and driver.poll() is None:
+        found = [path for path in work.glob("*/*/*.npy") if path.parent.name == "visit"]
+        if len(found) >= num_tasks:
+            return found
+        time.sleep(0.01)
+    raise AssertionError("the driver ended or hung before it was killed")
