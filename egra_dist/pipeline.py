@@ -165,7 +165,8 @@ class Pipeline:
 
         def make(folder: Path, run_id: str) -> Mapping[str, Any]:
             self._workspace.connect()
-            recording = Recording(experiment.uri, run_id, experiment.spool)
+            system_seconds = 10.0 if self._config.tracking.system_metrics else None
+            recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
             task = self._task(stage, settings, graphs, folder, recording)
             launch(train_worker, task, self._config.cluster)
             return json.loads((folder / "training.json").read_text())

@@ -1,7 +1,7 @@
 """The figures of a finished run: gathered from its stages, as numbers and as a table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -9,10 +9,18 @@ import numpy as np
 from egra_dist.artifact import Artifact
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import EvaluationSettings
+from egra_dist.tracking.summary import print_table
 from egra_dist.train.task import Task
 
 MAIN = "train"
-_SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "ndcg_at_20")
+_COLUMNS = (
+    "test recall_at_10",
+    "test recall_at_20",
+    "test ndcg_at_10",
+    "test ndcg_at_20",
+    "valid recall_at_20",
+)
+_PLACES = {"pretrain": 1, MAIN: 2}
 _RECORDED_OF_SLICES = ("recall_at_20", "ndcg_at_20", "num_users")
 
 
@@ -36,11 +44,12 @@ def collect(
     """
     files = {stage: task.evaluation_file for stage, task in trained.items()}
     figures = {stage: json.loads(file.read_text()) for stage, file in files.items()}
-    names = {stage: task.settings.model.name for stage, task in trained.items()}
     models = {"popularity": popularity_figures(catalog, settings)}
-    for stage in sorted(figures, key=lambda stage: stage == MAIN):
-        name = names[stage] if stage in (MAIN, "pretrain") else stage
-        models[name] = {split: figures[stage][split]["metrics"] for split in ("valid", "test")}
+    for stage in sorted(trained, key=lambda stage: _PLACES.get(stage, 0)):
+        splits = ("valid", "test")
+        models[_name(stage, trained)] = {
+            split: figures[stage][split]["metrics"] for split in splits
+        }
     return {
         "valid": figures[MAIN]["valid"]["metrics"],
         "test": figures[MAIN]["test"]["metrics"],
@@ -48,6 +57,15 @@ def collect(
         "models": models,
         "stages": {name: artifact.seconds for name, artifact in artifacts.items()},
     }
+
+
+def _name(stage: str, trained: Mapping[str, Task]) -> str:
+    """What a model is called in the results: its kind, or for a baseline its own name."""
+    if stage not in _PLACES:
+        return stage
+    names = {place: trained[place].settings.model.name for place in _PLACES if place in trained}
+    is_alone = len(set(names.values())) == len(names)
+    return names[stage] if is_alone else f"{names[stage]} ({stage})"
 
 
 def popularity_figures(catalog: Catalog, settings: EvaluationSettings) -> dict[str, Any]:
@@ -68,30 +86,21 @@ def popularity_figures(catalog: Catalog, settings: EvaluationSettings) -> dict[s
     return figures
 
 
-def table(models: Mapping[str, Any], metrics: Sequence[str] = _SHOWN) -> str:
-    """A table of models by test metrics, best last; the best value of each metric is starred.
+def print_models(models: Mapping[str, Any]) -> None:
+    """Prints a table of models by metrics: those of the test split, and what selected them.
 
     Args:
         models: Figures by model, as in ``metrics.json``.
-        metrics: The columns.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    test = [figures["test"] for figures in models.values()]
-    shown = [name for name in metrics if all(name in figures for figures in test)]
-    best = {name: max(figures[name] for figures in test) for name in shown}
-    grid = Table("model", *(f"test {name}" for name in shown), "valid recall_at_20")
-    for model, figures in models.items():
-        cells = [
-            f"{figures['test'][name]:.4f}{'*' if figures['test'][name] == best[name] else ' '}"
-            for name in shown
-        ]
-        grid.add_row(model, *cells, f"{figures['valid'].get('recall_at_20', float('nan')):.4f}")
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(grid)
-    return capture.get().rstrip()
+    rows = {
+        model: {
+            **{f"test {name}": value for name, value in figures["test"].items()},
+            **{f"valid {name}": value for name, value in figures["valid"].items()},
+        }
+        for model, figures in models.items()
+    }
+    known = set().union(*rows.values())
+    print_table(rows, [column for column in _COLUMNS if column in known])
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

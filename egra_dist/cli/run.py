@@ -84,12 +84,12 @@ def _run(
     from egra_dist.catalog.catalog import Catalog
     from egra_dist.config import load_config
     from egra_dist.pipeline import run_pipeline
-    from egra_dist.results import table
+    from egra_dist.results import print_models
     from egra_dist.tracking.noise import setup_logging
 
     setup_logging(verbosity)
     settings = load_config(config, overrides, cluster)
     metrics = run_pipeline(settings, Catalog.open(catalog), out, stage, verbosity)
     if metrics:
-        typer.echo(table(metrics["models"]))
+        print_models(metrics["models"])
         typer.echo(f"{out / 'metrics.json'} has every figure.")

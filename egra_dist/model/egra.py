@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from egra_dist.config import TrainingSettings
-from egra_dist.graph.partition import NodePartition
+from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model import alignment
 from egra_dist.model.exchange import fetch_rows, gather_rows, rank
 from egra_dist.model.losses import bpr, info_nce
@@ -51,6 +51,27 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class Propagated:
+    """What propagation gives some nodes.
+
+    Attributes:
+        behavior: ``H [num_rows, dim]``.
+        modalities: Every ``P_m`` side by side, ``[num_rows, num_modalities * dim]``.
+    """
+
+    behavior: Tensor
+    modalities: Tensor | None
+
+    def fetch(self, wanted: Sequence[Tensor], partition: RowPartition) -> "Propagated":
+        """The rows wanted by this rank, see :func:`fetch_rows`."""
+        if self.modalities is None:
+            (behavior,) = fetch_rows([self.behavior], wanted, partition)
+            return Propagated(behavior, None)
+        behavior, modalities = fetch_rows([self.behavior, self.modalities], wanted, partition)
+        return Propagated(behavior, modalities)
+
+
+@dataclass(frozen=True)
 class Representations:
     """What is known of some entities: ``H`` and ``Side``, each ``[num_rows, dim]``."""
 
@@ -86,7 +107,7 @@ class Egra(nn.Module):
         self._nodes = nodes
         self.modality_branch = modality_branch
 
-    def propagate(self, users: Tensor, items: Tensor) -> Tensor:
+    def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """Propagates over both graphs.
 
         Args:
@@ -94,23 +115,23 @@ class Egra(nn.Module):
             items: ``E_i``, this rank's rows ``[num_own_items, dim]``.
 
         Returns:
-            ``[num_own_nodes, (1 + num_modalities) * dim]``: ``H``, then every ``P_m``.
+            This rank's nodes, its users first.
         """
         embeddings = torch.cat([users, items])
-        behavior = mean_of_layers(self._behavior_graph, embeddings, self._settings.model.num_layers)
+        num_layers = self._settings.model.num_layers
+        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers)
         if self.modality_branch is None:
-            return behavior
-        return torch.cat([behavior, self.modality_branch.propagate(items)], dim=1)
+            return Propagated(behavior, None)
+        return Propagated(behavior, self.modality_branch.propagate(items))
 
-    def represent(self, propagated: Tensor) -> Representations:
-        """Fuses propagated rows, any of them: ``[num_rows, (1 + num_modalities) * dim]``."""
-        dim = self._settings.model.dim
-        behavior = propagated[:, :dim]
-        if self.modality_branch is None:
-            return Representations(behavior, None)
-        return Representations(behavior, self.modality_branch.fuse(propagated[:, dim:], behavior))
+    def represent(self, rows: Propagated) -> Representations:
+        """Fuses propagated rows, any of them."""
+        if self.modality_branch is None or rows.modalities is None:
+            return Representations(rows.behavior, None)
+        side = self.modality_branch.fuse(rows.modalities, rows.behavior)
+        return Representations(rows.behavior, side)
 
-    def losses(self, propagated: Tensor, shares: Sequence[Triplets], step: int) -> Losses:
+    def losses(self, propagated: Propagated, shares: Sequence[Triplets], step: int) -> Losses:
         """This rank's share of the losses of a batch.
 
         Args:
@@ -119,7 +140,7 @@ class Egra(nn.Module):
             step: Global step, for the alignment strength.
         """
         wanted = [share.nodes() for share in shares]
-        rows = self.represent(fetch_rows(propagated, wanted, self._nodes.positions))
+        rows = self.represent(propagated.fetch(wanted, self._nodes.positions))
         size, batch_size = len(shares[rank()]), sum(len(share) for share in shares)
         user, positive, negative = rows.final.split(size)
         ranking = bpr((user * positive).sum(1), (user * negative).sum(1)).sum() / batch_size

@@ -57,31 +57,35 @@ def _all_to_all(rows: Tensor, num_sent: list[int], num_received: list[int]) -> T
     return received
 
 
-def fetch_rows(local: Tensor, wanted: Sequence[Tensor], partition: RowPartition) -> Tensor:
-    """Rows of a partitioned matrix, wherever they live.
+def fetch_rows(
+    parts: Sequence[Tensor], wanted: Sequence[Tensor], partition: RowPartition
+) -> list[Tensor]:
+    """Rows of matrices that are partitioned alike, wherever they live, in one exchange.
 
     Every rank knows what every rank wants (batches are drawn from the same seed), so that nothing
     has to be asked for.
 
     Args:
-        local: ``[num_own_rows, dim]``, the rows of this rank.
+        parts: This rank's rows of each matrix, ``[num_own_rows, dim]``; widths may differ.
         wanted: For each rank the rows it wants, global ids ``int64 [num_wanted]``.
         partition: Who owns which row.
 
     Returns:
-        ``[len(wanted[rank]), dim]`` in the order wanted, with gradients to their owners.
+        Of each matrix ``[len(wanted[rank]), dim]`` in the order wanted, with gradients to the
+        owners.
     """
-    own = partition.block(rank())
     if world_size() == 1:
-        return local.index_select(0, wanted[0])
+        return [part.index_select(0, wanted[0]) for part in parts]
+    own = partition.block(rank())
     to_send = [ids[(ids >= own.start) & (ids < own.stop)] - own.start for ids in wanted]
-    starts = torch.as_tensor(partition.starts, device=local.device)
+    starts = torch.as_tensor(partition.starts, device=parts[0].device)
     owners = torch.bucketize(wanted[rank()], starts[1:], right=True)
     num_received = torch.bincount(owners, minlength=world_size()).tolist()
-    sent = local.index_select(0, torch.cat(to_send))
+    chosen = torch.cat(to_send)
+    sent = torch.cat([part.index_select(0, chosen) for part in parts], dim=1)
     received = exchange(sent, [len(ids) for ids in to_send], num_received)
-    places = torch.argsort(owners, stable=True)
-    return received.index_select(0, torch.argsort(places))
+    arrival = torch.argsort(torch.argsort(owners, stable=True))
+    return list(received.index_select(0, arrival).split([part.shape[1] for part in parts], dim=1))
 
 
 def gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -26,7 +26,7 @@ def launch(worker: Callable[[dict[str, Any]], None], task: Task, cluster: Cluste
         UserError: If a worker found the user's input wrong.
         RuntimeError: If the group failed more often than ``cluster.max_failures``.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     has_gpu = cluster.gpus_per_worker > 0
@@ -44,6 +44,7 @@ def launch(worker: Callable[[dict[str, Any]], None], task: Task, cluster: Cluste
             name=f"{task.stage}-{time.time_ns()}",
             storage_path=str(_ray_folder(task.folder)),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
+            logging_config=LoggingConfig("INFO" if task.verbosity else "ERROR"),
         ),
     )
     with StageProgress(task.stage) as line, follow(board, line):

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.config import TrainingSettings
-from egra_dist.model.egra import Egra
+from egra_dist.model.egra import Egra, Propagated
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.checkpoint import Checkpoints, TrainingState
@@ -31,7 +31,7 @@ class Parts:
     optimizers: Optimizers
     batches: TripletBatches
     checkpoints: Checkpoints
-    validate: Callable[[Tensor], dict[str, float]]
+    validate: Callable[[Propagated], dict[str, float]]
     report: Reporter
 
 
@@ -67,8 +67,8 @@ def train(parts: Parts) -> TrainingState:
     return state
 
 
-def propagate(parts: Parts) -> Tensor:
-    """This rank's rows of everything that is propagated, see :meth:`Egra.propagate`."""
+def propagate(parts: Parts) -> Propagated:
+    """This rank's nodes, see :meth:`Egra.propagate`."""
     return parts.model.propagate(parts.tables.local(USER), parts.tables.local(ITEM))
 
 

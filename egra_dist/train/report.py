@@ -58,6 +58,8 @@ class Reporter:
         self._recorder = recorder
         self._line = line
         self._every_steps = every_steps
+        # In the order of their importance: a narrow terminal cuts the last ones.
+        self._order = ("epoch", "loss", "lambda", settings.metric, "best", "triplets_per_second")
         self._fields: dict[str, float | int | str] = {}
         self._epoch_started = time.perf_counter()
         self._first_step = 0
@@ -100,7 +102,7 @@ class Reporter:
         """Reports validation metrics and alignment statistics."""
         self._record(state.step, metrics)
         name = self._settings.metric
-        self._fields |= {f"valid_{name}": metrics[f"valid/{name}"], "best": state.best_score}
+        self._fields |= {name: metrics[f"valid/{name}"], "best": state.best_score}
         self._show(state)
 
     def close(self) -> None:
@@ -114,4 +116,5 @@ class Reporter:
 
     def _show(self, state: TrainingState) -> None:
         if self._line:
-            self._line.update(state.step, self._total, **self._fields)
+            fields = {name: self._fields[name] for name in self._order if name in self._fields}
+            self._line.update(state.step, self._total, **fields)

@@ -10,11 +10,19 @@ from egra_dist.config import EvaluationSettings, TrainingSettings
 
 @dataclass(frozen=True)
 class Recording:
-    """Where rank 0 records: an MLflow run and the local spool of its points."""
+    """Where rank 0 records.
+
+    Attributes:
+        uri: MLflow's tracking URI.
+        run_id: The run.
+        spool: Folder of the points that are on their way.
+        system_seconds: Seconds between samples of the system metrics; None: no samples.
+    """
 
     uri: str
     run_id: str
     spool: Path
+    system_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.alignment import alignment_degrees, entity_weights
-from egra_dist.model.egra import Egra, Representations
+from egra_dist.model.egra import Egra, Propagated, Representations
 from egra_dist.model.exchange import gather_rows, rank, world_size
 from egra_dist.tracking.summary import quantiles
 
@@ -45,7 +45,7 @@ class Validator:
         self._settings = settings
         self._evaluation = evaluation
 
-    def __call__(self, propagated: Tensor) -> dict[str, float]:
+    def __call__(self, propagated: Propagated) -> dict[str, float]:
         """Metrics ``valid/...`` and, of a model with modalities, statistics ``alignment/...``.
 
         Args:

@@ -71,7 +71,8 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
 def _open_recorder(task: Task) -> MetricRecorder | None:
     if task.recording is None or dist.get_rank() > 0:
         return None
-    return MetricRecorder(task.recording.uri, task.recording.run_id, task.recording.spool)
+    where = task.recording
+    return MetricRecorder(where.uri, where.run_id, where.spool, system_seconds=where.system_seconds)
 
 
 def _evaluate(
