@@ -1,6 +1,6 @@
 """Item graphs: over the raw features of each modality, and over pretrained item vectors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 

@@ -15,7 +15,7 @@ def training():
     dense = random.random((NUM_USERS, NUM_ITEMS)) < 0.5
     dense[:, 10] = False  # an item that no one has
     dense[4] = False  # a user without interactions
-    users, items = np.nonzero(dense)
+    _, items = np.nonzero(dense)
     indptr = np.concatenate([[0], np.cumsum(dense.sum(1))]).astype(np.int64)
     return Csr(indptr, items.astype(np.int32), None, NUM_ITEMS)
 
