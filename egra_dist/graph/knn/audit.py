@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from egra_dist.graph.knn.edges import as_edges
-from egra_dist.graph.knn.kernel import best_first, search
+from egra_dist.graph.knn.edges import merge
+from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.settings import Metric
 
@@ -48,15 +48,14 @@ class TruthTask:
         """Returns ``EDGE [num_sampled, k]``, ids are prepared rows."""
         rows = np.load(folder / PREPARED_FILE, mmap_mode="r")
         sample = np.load(folder / SAMPLE_FILE)
-        ids, scores = search(
+        return search(
             torch.from_numpy(rows[sample]),
             torch.from_numpy(np.array(rows[self.first : self.last])),
             self.k,
             self.metric,
             query_ids=torch.from_numpy(sample),
-            base_ids=torch.arange(self.first, self.last),
+            first_id=self.first,
         )
-        return as_edges(ids.numpy(), scores.numpy())
 
 
 def sample_rows(num_rows: int, size: int, seed: int) -> NDArray[np.int64]:
@@ -67,10 +66,8 @@ def sample_rows(num_rows: int, size: int, seed: int) -> NDArray[np.int64]:
 
 def merge_truth(files: Sequence[Path], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Neighbours and scores of the sample, ``[num_sampled, k]``, from those in each range."""
-    edges = np.concatenate([np.load(path) for path in files], axis=1)
-    ids = torch.from_numpy(edges["id"].astype(np.int64))
-    ids, scores = best_first(ids, torch.from_numpy(edges["score"].copy()), k)
-    return ids.numpy(), scores.numpy()
+    edges = merge(0, np.concatenate([np.load(path) for path in files], axis=1), [], k)
+    return edges["id"].astype(np.int64), edges["score"]
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,8 @@ def _search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) 
         for start in range(0, len(rows), _ROWS_PER_STEP):
             block = slice(start, start + _ROWS_PER_STEP)
             own = torch.arange(len(rows))[block]
-            found, values = search(table[block], table, settings.k, settings.metric, own)
-            ids[block], scores[block] = found.numpy(), values.numpy()
+            found = search(table[block], table, settings.k, settings.metric, own)
+            ids[block], scores[block] = found["id"], found["score"]
             on_done(len(found))
     reason = f"{len(rows):,} rows are few enough to compare all with all at once"
     recall = Recall(1.0, 0.0, len(rows)).as_statistics(settings.recall)

@@ -62,9 +62,9 @@ class AppendWithinTask:
             new = np.flatnonzero(is_new[start:stop])
             if len(new):
                 own = torch.from_numpy(new)
-                ids, scores = search(members[own], members, self.k, self.metric, own)
-                ids = torch.where(ids < 0, ids, ids + int(start))
-                found[start - offsets[0] + new] = as_edges(ids.numpy(), scores.numpy())
+                ids = own + int(start)
+                part = search(members[own], members, self.k, self.metric, ids, int(start))
+                found[start - offsets[0] + new] = part
         return found
 
 

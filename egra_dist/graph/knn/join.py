@@ -1,10 +1,11 @@
-"""The join kernel: which pairs of two sets of rows can still matter to either side.
+"""The join kernel: which pairs of two sets of rows can still matter.
 
 Every row has a bound: a score that its k-th best neighbour is known to reach. A pair matters only
 if its score reaches the bound of one of its two rows. Finding the few pairs that do takes one
 vectorised pass over the maxima of groups of scores, several times cheaper than selecting the
 largest of each row, and one product serves both directions: ``q`` as a neighbour of ``b`` and
-``b`` as a neighbour of ``q``.
+``b`` as a neighbour of ``q``. Where no bound is known, the maxima give one: the k-th largest of
+them is reached by k scores.
 
 The product may be rounded: a bound is lowered by the largest error that rounding can make, so that
 no pair is lost, and the exact scores of the few pairs found decide.
@@ -16,9 +17,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-_QUERY_BLOCK = 512
+QUERY_BLOCK = 512
 _LANES = 64
 _COLUMNS_PER_GROUP = 16
+_GROUPS_PER_NEIGHBOR = 4
 _MAX_PAIRS_PER_ROW = 32
 _FLOAT32_ERROR = 2.0**-20
 _BFLOAT16_ERROR = 3 * 2.0**-9  # both factors and the product, each rounded to 8 bits
@@ -32,7 +34,8 @@ class Side:
         rows: ``float32 [num_rows, dim]`` from :func:`~egra_dist.graph.knn.scoring.as_queries`
             or ``as_base``.
         bounds: ``float32 [num_rows]`` score that a row's k-th best neighbour reaches, in the
-            unit of the products; ``-inf`` where nothing is known yet.
+            unit of the products; ``-inf`` where nothing is known yet, ``inf`` for a row that
+            wants no neighbours.
     """
 
     rows: Tensor
@@ -51,7 +54,8 @@ def join(queries: Side, base: Side, k: int, rounded: bool | None = None) -> tupl
     Args:
         queries: One side.
         base: The other side.
-        k: Neighbours per row: when bounds say too little, the ``k`` best of each row are taken.
+        k: Neighbours per row, a row itself included where it is on both sides: where bounds say
+            too little, at least the ``k`` best of each row are found.
         rounded: Whether to multiply in bfloat16; None: where the processor is faster at it.
 
     Returns:
@@ -59,11 +63,10 @@ def join(queries: Side, base: Side, k: int, rounded: bool | None = None) -> tupl
     """
     if not len(queries) or not len(base):
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    tile = _Tile(base, float(_norms(queries.rows).amax() * _norms(base.rows).amax()), k)
-    rounded = multiplies_bfloat16_fast() if rounded is None else rounded
+    tile = Tile(base, k, multiplies_bfloat16_fast() if rounded is None else rounded)
     rows, columns = [], []
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        found = tile.pairs(queries[start : start + _QUERY_BLOCK], rounded)
+    for start in range(0, len(queries), QUERY_BLOCK):
+        found = tile.pairs(queries[start : start + QUERY_BLOCK])
         rows.append(found[0] + start)
         columns.append(found[1])
     return torch.cat(rows), torch.cat(columns)
@@ -76,11 +79,7 @@ def multiplies_bfloat16_fast() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _norms(rows: Tensor) -> Tensor:
-    return rows.square().sum(1).sqrt_()
-
-
-class _Tile:
+class Tile:
     """The base side, arranged in groups of columns, and the memory for a block of scores.
 
     Columns ``c, c + num_groups, c + 2 num_groups...`` are a group: its maximum is then taken over
@@ -89,66 +88,83 @@ class _Tile:
     would cost as much as the product.
     """
 
-    def __init__(self, base: Side, scale: float, k: int) -> None:
-        self.num_groups = _LANES * max(1, round(len(base) / (_LANES * _COLUMNS_PER_GROUP)))
-        group_size = -(-len(base) // self.num_groups)
-        order = torch.argsort(base.bounds, stable=True)
-        padding = order[:1].expand(self.num_groups * group_size - len(base))
-        order = torch.cat([padding, order])
-        self.is_padding = torch.arange(len(order)) < len(padding)
-        self.order = order.view(self.num_groups, group_size).T.flatten()
-        self.is_padding = self.is_padding.view(self.num_groups, group_size).T.flatten()
-        self.rows = base.rows[self.order]
-        self.bounds = base.bounds[self.order]
-        self.rounded_rows = self.rows.bfloat16()
-        self.members = torch.arange(group_size) * self.num_groups
-        self.scale = scale
-        self.k = k
-        self._memory = torch.empty(_QUERY_BLOCK, len(order))
+    def __init__(self, base: Side, k: int, rounded: bool) -> None:
+        wanted = max(len(base) / _COLUMNS_PER_GROUP, _GROUPS_PER_NEIGHBOR * k)
+        self._num_groups = _LANES * max(1, round(min(wanted, len(base)) / _LANES))
+        group_size = -(-len(base) // self._num_groups)
+        self._members = torch.arange(group_size) * self._num_groups
+        self._columns = self._columns_of(base.bounds)
+        self._rows = base.rows[self._columns]
+        self._rounded_rows = self._rows.bfloat16() if rounded else None
+        self._bounds = torch.full((group_size * self._num_groups,), torch.inf)
+        self._bounds[: len(base)] = base.bounds[self._columns]
+        self._is_bounded = bool((base.bounds < torch.inf).any())
+        self._largest_norm = float(base.rows.square().sum(1).amax().sqrt())
+        self._scores = torch.full((QUERY_BLOCK, len(self._bounds)), -torch.inf)
+        self._k = k
 
-    def pairs(self, queries: Side, rounded: bool) -> tuple[Tensor, Tensor]:
+    def _columns_of(self, bounds: Tensor) -> Tensor:
+        """Base row of each column: rows of ascending bounds fill one group after the other."""
+        num_short = len(self._members) * self._num_groups - len(bounds)
+        sizes = torch.full((self._num_groups,), len(self._members))
+        sizes[self._num_groups - num_short :] -= 1
+        group = torch.repeat_interleave(torch.arange(self._num_groups), sizes)
+        member = torch.arange(len(bounds)) - (sizes.cumsum(0) - sizes)[group]
+        columns = torch.empty_like(group)
+        columns[member * self._num_groups + group] = torch.argsort(bounds, stable=True)
+        return columns
+
+    def pairs(self, queries: Side) -> tuple[Tensor, Tensor]:
         """Pairs of one block of queries: positions in the block and in the base."""
-        limit = _MAX_PAIRS_PER_ROW * (len(queries) + len(self.rows))
-        if rounded:
-            scores = self._products(queries.rows.bfloat16(), self.rounded_rows)
-            slack = _BFLOAT16_ERROR * self.scale
-            rows, columns = self._passing(scores, queries.bounds - slack, self.bounds - slack)
+        limit = _MAX_PAIRS_PER_ROW * (len(queries) + len(self._rows)) + self._k * len(queries)
+        if self._rounded_rows is not None:
+            rows, columns = self._passing(queries, rounded=True)
             if len(rows) <= limit:
-                return self._without_padding(rows, columns)
-        scores = self._products(queries.rows, self.rows)
-        slack = _FLOAT32_ERROR * self.scale
-        rows, columns = self._passing(scores, queries.bounds - slack, self.bounds - slack)
+                return rows, self._columns[columns]
+        rows, columns = self._passing(queries, rounded=False)
         if len(rows) > limit:
-            query_bounds = torch.maximum(queries.bounds, self._kth_best(scores))
-            base_bounds = torch.maximum(self.bounds, self._kth_best(scores.T))
-            rows, columns = self._passing(scores, query_bounds - slack, base_bounds - slack)
-        return self._without_padding(rows, columns)
-
-    def _products(self, queries: Tensor, base: Tensor) -> Tensor:
-        scores = self._memory[: len(queries)]
-        if queries.dtype == torch.float32:
-            return torch.mm(queries, base.T, out=scores)
-        return scores.copy_(queries @ base.T)
-
-    def _without_padding(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        kept = ~self.is_padding[columns]
-        return rows[kept], self.order[columns[kept]]
-
-    def _kth_best(self, scores: Tensor) -> Tensor:
-        # One more than k: a row and its padding copy, or the row itself, take one place.
-        if scores.shape[1] <= 2 * self.k:
-            return torch.full((len(scores),), -torch.inf)
-        return scores.topk(2 * self.k, dim=1).values[:, -1]
+            rows, columns = self._passing(queries, rounded=False, tighten=True)
+        return rows, self._columns[columns]
 
     def _passing(
-        self, scores: Tensor, query_bounds: Tensor, base_bounds: Tensor
+        self, queries: Side, rounded: bool, tighten: bool = False
     ) -> tuple[Tensor, Tensor]:
-        grouped = scores.unflatten(1, (len(self.members), self.num_groups))
-        group_bounds = base_bounds.view(len(self.members), self.num_groups).amin(0)
+        error = _BFLOAT16_ERROR if rounded else _FLOAT32_ERROR
+        error *= self._largest_norm * float(queries.rows.square().sum(1).amax().sqrt())
+        scores = self._products(queries.rows, rounded)
+        maxima = scores.unflatten(1, (len(self._members), self._num_groups)).amax(1)
+        query_bounds, base_bounds = queries.bounds, self._bounds
+        if tighten or bool((query_bounds == -torch.inf).any()):
+            query_bounds = torch.maximum(query_bounds, self._kth_best(maxima) - error)
+        if tighten and self._is_bounded:
+            kth = self._kth_best(scores[:, : len(self._rows)].T) - error
+            base_bounds = base_bounds.clone()
+            base_bounds[: len(kth)] = torch.maximum(base_bounds[: len(kth)], kth)
+        return self._above(scores, maxima, query_bounds - error, base_bounds - error)
+
+    def _products(self, queries: Tensor, rounded: bool) -> Tensor:
+        scores = self._scores[: len(queries)]
+        target = scores[:, : len(self._rows)]
+        if rounded:
+            assert self._rounded_rows is not None
+            target.copy_(queries.bfloat16() @ self._rounded_rows.T)
+        else:
+            torch.mm(queries, self._rows.T, out=target)
+        return scores
+
+    def _kth_best(self, scores: Tensor) -> Tensor:
+        if scores.shape[1] < self._k:
+            return torch.full((len(scores),), -torch.inf)
+        return scores.topk(self._k, dim=1).values[:, -1]
+
+    def _above(
+        self, scores: Tensor, maxima: Tensor, query_bounds: Tensor, base_bounds: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        group_bounds = base_bounds.view(len(self._members), self._num_groups).amin(0)
         needed = torch.minimum(query_bounds[:, None], group_bounds)
-        rows, groups = (grouped.amax(1) >= needed).nonzero(as_tuple=True)
-        columns = groups[:, None] + self.members
-        values = scores.view(-1)[rows[:, None] * scores.shape[1] + columns]
+        rows, groups = (maxima >= needed).nonzero(as_tuple=True)
+        columns = groups[:, None] + self._members
+        values = self._scores.view(-1)[rows[:, None] * scores.shape[1] + columns]
         needed = torch.minimum(query_bounds[rows][:, None], base_bounds[columns])
-        pair, member = (values >= needed).nonzero(as_tuple=True)
+        pair, member = ((values >= needed) & (values > -torch.inf)).nonzero(as_tuple=True)
         return rows[pair], columns[pair, member]

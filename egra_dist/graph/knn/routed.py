@@ -16,20 +16,18 @@ from torch import Tensor
 
 from egra_dist.graph.knn.edges import as_pairs, no_edges
 from egra_dist.graph.knn.join import Side, join
-from egra_dist.graph.knn.kernel import best_first
+from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import Layout
 from egra_dist.graph.knn.scoring import (
     as_base,
     as_products,
     as_queries,
-    candidate_scores,
     pair_scores,
 )
 from egra_dist.graph.knn.settings import Metric
 
 ROWS_FILE = "rows.npy"
 BOUNDS_FILE = "bounds.npy"
-_QUERY_BLOCK = 512
 _BASE_BLOCK = 2048
 
 
@@ -57,11 +55,9 @@ class WithinTask:
         offsets = Layout.load(folder).offsets[self.first : self.last + 1]
         found = no_edges(offsets[-1] - offsets[0], self.k)
         for start, stop in pairwise(offsets):
-            members = _tensor(rows[start:stop])
-            ids, scores = _within(members, self.k, self.metric)
-            ids = torch.where(ids < 0, ids, ids + int(start))
-            part = found[start - offsets[0] : stop - offsets[0], : ids.shape[1]]
-            part["id"], part["score"] = ids.numpy(), scores.numpy()
+            members, own = _tensor(rows[start:stop]), torch.arange(start, stop)
+            part = search(members, members, self.k, self.metric, own, int(start))
+            found[start - offsets[0] : stop - offsets[0]] = part
         return found
 
 
@@ -141,24 +137,6 @@ def edges_between(
             passed &= sources != targets
             found.append((sources[passed], targets[passed], scores.numpy()[passed]))
     return found
-
-
-def _within(rows: Tensor, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
-    """The nearest other rows of each row of a list."""
-    ids, scores = [], []
-    width = min(k, len(rows) - 1)
-    base = as_base(rows, metric).T
-    for start in range(0, len(rows), _QUERY_BLOCK):
-        block = rows[start : start + _QUERY_BLOCK]
-        products = as_queries(block, metric) @ base
-        products.diagonal(start).fill_(-torch.inf)
-        nearest = products.topk(width, dim=1).indices
-        found = best_first(nearest, candidate_scores(block, rows, nearest, metric), width)
-        ids.append(found[0])
-        scores.append(found[1])
-    if not ids:
-        return torch.empty((0, 0), dtype=torch.int64), torch.empty(0, 0)
-    return torch.cat(ids), torch.cat(scores)
 
 
 def _tensor(values: NDArray) -> Tensor:

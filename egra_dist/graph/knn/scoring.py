@@ -41,26 +41,6 @@ def pair_scores(
     return scores
 
 
-def candidate_scores(queries: Tensor, base: Tensor, candidates: Tensor, metric: Metric) -> Tensor:
-    """Scores of each query with its own candidates.
-
-    Args:
-        queries: ``float32 [num_queries, dim]`` prepared rows.
-        base: ``float32 [num_base, dim]`` prepared rows.
-        candidates: ``int64 [num_queries, num_candidates]`` rows of ``base``, -1 for none.
-        metric: Similarity.
-
-    Returns:
-        ``float32 [num_queries, num_candidates]``, ``-inf`` where there is no candidate.
-    """
-    if not len(base):
-        return torch.full(candidates.shape, -torch.inf)
-    owner = torch.arange(len(queries)).repeat_interleave(candidates.shape[1])
-    flat = candidates.flatten().clamp(min=0)
-    scores = pair_scores(queries, owner, base, flat, metric).view(candidates.shape)
-    return scores.masked_fill_(candidates < 0, -torch.inf)
-
-
 def as_queries(rows: Tensor, metric: Metric) -> Tensor:
     """Rows whose inner products with :func:`as_base` rows are the score, for ``l2`` half of it.
 

@@ -1,0 +1,286 @@
+"""What the k-nearest-neighbour graph costs, beside the libraries that also build one.
+
+    python -m tests.benchmarks.knn [--sizes 100000 400000] [--methods exact routed ...] [--write]
+
+Every row is measured in a process of its own, on one thread unless it says otherwise: CPU seconds
+of all processes (user and system, Ray's own included, reading the vectors excluded), the most
+memory at any time, and recall@10 on 2,000 rows. Rows are kept in a file as they are measured, so
+that a call goes on where the last one stopped; ``--write`` puts the table into
+``docs/performance.md``.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+K = 10
+AUDIT_ROWS = 2000
+DOCUMENT = Path(__file__).parents[2] / "docs" / "performance.md"
+MARKERS = ("<!-- knn benchmark -->", "<!-- end of knn benchmark -->")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+}
+
+
+def clustered(num_rows, dim, seed=0):
+    """Skewed clusters of skewed clusters, of unit length."""
+    generator = np.random.default_rng(seed)
+    num_top, num_sub = max(8, int(num_rows**0.5 / 8)), max(64, num_rows // 60)
+    weights = 1 / np.arange(1, num_top + 1) ** 0.8
+    top = generator.standard_normal((num_top, dim), dtype=np.float32)
+    parents = generator.choice(num_top, num_sub, p=weights / weights.sum())
+    sub = top[parents] + 0.6 * generator.standard_normal((num_sub, dim), dtype=np.float32)
+    weights = generator.lognormal(0, 1, num_sub)
+    for first in range(0, num_rows, 1 << 20):
+        size = min(1 << 20, num_rows - first)
+        members = generator.choice(num_sub, size, p=weights / weights.sum())
+        rows = sub[members] + 0.7 * generator.standard_normal((size, dim), dtype=np.float32)
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def latent(num_rows, dim, seed=0):
+    """Twelve latent dimensions through a random network, of unit length."""
+    generator = np.random.default_rng(seed)
+    hidden = generator.standard_normal((12, 128), dtype=np.float32)
+    out = generator.standard_normal((128, dim), dtype=np.float32)
+    for first in range(0, num_rows, 1 << 20):
+        size = min(1 << 20, num_rows - first)
+        rows = np.tanh(generator.standard_normal((size, 12), dtype=np.float32) @ hidden) @ out
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+DATA = {"clustered": clustered, "latent": latent}
+
+
+def vectors_file(folder, data, num_rows, dim):
+    """The table of vectors, made when it is not there."""
+    path = folder / f"{data}-{num_rows}-{dim}.npy"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        table = np.lib.format.open_memmap(
+            partial, mode="w+", dtype=np.float32, shape=(num_rows, dim)
+        )
+        first = 0
+        for block in DATA[data](num_rows, dim):
+            table[first : first + len(block)] = block
+            first += len(block)
+        table.flush()
+        partial.rename(path)
+    return path
+
+
+def truth(path):
+    """Rows drawn for the audit, and the score of the last of their exact neighbours."""
+    import faiss
+
+    cached = path.with_suffix(".truth.npz")
+    vectors = np.load(path, mmap_mode="r")
+    rows = np.sort(np.random.default_rng(1).choice(len(vectors), AUDIT_ROWS, replace=False))
+    if not cached.exists():
+        best = np.full((AUDIT_ROWS, K + 1), -np.inf, np.float32)
+        for first in range(0, len(vectors), 1 << 18):
+            block = np.ascontiguousarray(vectors[first : first + (1 << 18)])
+            scores = faiss.knn(vectors[rows], block, K + 1, metric=faiss.METRIC_INNER_PRODUCT)[0]
+            best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, : K + 1]
+        np.savez(cached, last=best[:, K])  # the first is the row itself
+    return rows, np.load(cached)["last"]
+
+
+def recall_of(path, neighbors):
+    """Share of the neighbours that are at least as near as the last true one."""
+    vectors = np.load(path, mmap_mode="r")
+    rows, last = truth(path)
+    found = []
+    for row, limit, ids in zip(rows, last, neighbors[rows], strict=True):
+        ids = np.unique(ids[(ids >= 0) & (ids != row)])
+        found.append((vectors[ids] @ vectors[row] >= limit - 1e-5).sum() / K)
+    return float(np.mean(found))
+
+
+def ours(method, workers=0):
+    def build(path):
+        from egra_dist.graph.knn import KnnSettings, Workers, build_knn
+
+        vectors = np.load(path, mmap_mode="r")
+        settings = KnnSettings(k=K, method=method, recall=0.98)
+        graph = build_knn(vectors, settings, workers=Workers(1, ray=workers > 0))
+        return graph.neighbors, {
+            name: graph.statistics.get(name) for name in ("recall", "num_probes", "num_lists")
+        }
+
+    return build
+
+
+def faiss_knn(path):
+    import faiss
+
+    vectors = np.load(path)
+    return faiss.knn(vectors, vectors, K + 1, metric=faiss.METRIC_INNER_PRODUCT)[1], {}
+
+
+def big_batch(probes):
+    def build(path):
+        import faiss
+        from faiss.contrib.big_batch_search import big_batch_search
+
+        vectors = np.load(path)
+        num_lists = int(4 * len(vectors) ** 0.5)
+        index = faiss.IndexIVFFlat(
+            faiss.IndexFlatIP(vectors.shape[1]),
+            vectors.shape[1],
+            num_lists,
+            faiss.METRIC_INNER_PRODUCT,
+        )
+        index.cp.max_points_per_centroid = 64
+        index.train(vectors)
+        index.add(vectors)
+        index.nprobe = probes
+        found = big_batch_search(index, vectors, K + 1, method="knn_function", verbose=False)
+        return found[1], {"num_lists": num_lists}
+
+    return build
+
+
+def pynndescent(num_neighbors):
+    def build(path):
+        from pynndescent import NNDescent
+
+        index = NNDescent(
+            np.load(path), metric="dot", n_neighbors=num_neighbors, n_jobs=1, random_state=0
+        )
+        return index.neighbor_graph[0][:, : K + 1], {}
+
+    return build
+
+
+def hnswlib(path):
+    import hnswlib as library
+
+    vectors = np.load(path)
+    index = library.Index("ip", vectors.shape[1])
+    index.init_index(len(vectors), M=16, ef_construction=100)
+    index.set_num_threads(1)
+    index.add_items(vectors)
+    index.set_ef(64)
+    return index.knn_query(vectors, K + 1)[0].astype(np.int64), {}
+
+
+METHODS = {
+    "exact": ours("exact"),
+    "exact, 1 Ray worker": ours("exact", 1),
+    "exact, 2 Ray workers": ours("exact", 2),
+    "routed .98": ours("routed"),
+    "routed .98, 1 Ray worker": ours("routed", 1),
+    "routed .98, 2 Ray workers": ours("routed", 2),
+    "faiss.knn": faiss_knn,
+    "faiss big_batch_search, 16 probes": big_batch(16),
+    "faiss big_batch_search, 32 probes": big_batch(32),
+    "pynndescent, 20 neighbours": pynndescent(20),
+    "pynndescent, 30 neighbours": pynndescent(30),
+    "hnswlib, M 16, ef 64": hnswlib,
+}
+
+
+def measure(method, path):
+    """Runs one method in this process and prints one line of JSON."""
+    import psutil
+
+    from egra_dist.config import ClusterSettings
+
+    workers = int(method.split(", ")[1][0]) if "Ray" in method else 0
+    np.load(path, mmap_mode="r").sum()  # from the disk into the page cache
+    before, started = sum(os.times()[:4]), time.perf_counter()
+    if workers:
+        from egra_dist.cluster.session import ray_session
+
+        with ray_session(ClusterSettings(num_workers=workers, cpus_per_worker=1)):
+            ready = time.perf_counter()
+            neighbors, facts = METHODS[method](path)
+            wall = time.perf_counter() - ready
+            others = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+        cpu = sum(os.times()[:2]) - before + sum(sum(times[:4]) for times in others)
+    else:
+        neighbors, facts = METHODS[method](path)
+        wall, cpu = time.perf_counter() - started, sum(os.times()[:4]) - before
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+    row = {"cpu": cpu, "wall": wall, "peak_mb": peak, "recall": recall_of(path, neighbors)}
+    print(json.dumps({**row, **facts}))
+
+
+def run_row(method, path):
+    command = [sys.executable, "-m", "tests.benchmarks.knn", "--measure", method, str(path)]
+    environment = {**os.environ, **ONE_THREAD}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table_of(rows):
+    lines = [
+        "| data | rows | dim | method | CPU s | wall s | recall@10 | peak MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda r: (r["data"], r["num_rows"], r["dim"], r["cpu"])):
+        lines.append(
+            f"| {row['data']} | {row['num_rows']:,} | {row['dim']} | {row['method']} "
+            f"| {row['cpu']:.1f} | {row['wall']:.1f} | {row['recall']:.4f} "
+            f"| {row['peak_mb']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def write_document(table):
+    begin, end = MARKERS
+    text = DOCUMENT.read_text() if DOCUMENT.exists() else "# Performance\n"
+    if begin not in text:
+        text += f"\n## Nearest-neighbour graph\n\n{begin}\n{end}\n"
+    head, rest = text.split(begin)
+    DOCUMENT.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--dims", type=int, nargs="+", default=[64])
+    parser.add_argument("--data", nargs="+", default=["clustered"], choices=DATA)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "knn-bench")
+    parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    parser.add_argument("--measure", nargs=2, metavar=("METHOD", "FILE"))
+    options = parser.parse_args()
+    if options.measure:
+        return measure(options.measure[0], Path(options.measure[1]))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    results = options.folder / "rows.jsonl"
+    rows = [json.loads(line) for line in results.open()] if results.exists() else []
+    for data in options.data:
+        for num_rows in options.sizes:
+            for dim in options.dims:
+                path = vectors_file(options.folder, data, num_rows, dim)
+                truth(path)
+                for method in options.methods:
+                    case = {"data": data, "num_rows": num_rows, "dim": dim, "method": method}
+                    if any(case.items() <= row.items() for row in rows):
+                        continue
+                    row = {**case, **run_row(method, path)}
+                    print(json.dumps(row), flush=True)
+                    with results.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    rows.append(row)
+    if options.write:
+        write_document(table_of(rows))
+    return None
+
+
+if __name__ == "__main__":
+    main()
