@@ -24,10 +24,16 @@ _ROWS_PER_TASK = 131_072
 
 
 class Auditor:
-    """Knows the exact neighbours of a sample of the rows of a join."""
+    """Knows the exact neighbours of a sample of the rows of a join.
 
-    def __init__(self, join: SelfJoin) -> None:
+    Args:
+        join: The join whose result is judged.
+        routes: The join on a projection of the same rows that decides who visits which list.
+    """
+
+    def __init__(self, join: SelfJoin, routes: SelfJoin | None = None) -> None:
         self._join = join
+        self._routes = routes or join
         settings = join.settings
         num_rows, dim = join.rows.shape
         self.sample = sample_rows(num_rows, settings.audit_rows, settings.seed)
@@ -80,7 +86,7 @@ class Auditor:
 
     def _recalls(self) -> list[Recall]:
         truth = self.truth[0]
-        join = self._join
+        join = self._routes
         router = join.router()
         rows, places = np.unique(np.append(self.sample, truth.ravel()), return_inverse=True)
         with single_threaded():

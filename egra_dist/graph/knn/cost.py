@@ -13,6 +13,8 @@ _PER_ROW = 4e-6
 _FEWEST_ROWS_TO_ROUTE = 256
 DIRECT_ROWS = 16_384
 """Rows up to which one process compares all with all at once."""
+WIDE_DIM = 512
+"""Width from which on the routed join works on a projection."""
 
 
 @dataclass(frozen=True)

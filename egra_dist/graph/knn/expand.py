@@ -20,7 +20,8 @@ def expand(
     Args:
         groups: ``[num_groups, k]`` neighbouring groups of each group, -1 for none.
         scores: ``[num_groups, k]``.
-        own_scores: ``[num_groups]`` score of a row with itself, hence with its duplicates.
+        own_scores: ``[num_groups]`` score of a row with itself, hence with its duplicates; not
+            read when there are none.
         duplicates: The groups.
 
     Returns:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from egra_dist.errors import UserError
 from egra_dist.graph.knn.auditor import Auditor
-from egra_dist.graph.knn.build import Found, assemble, default_workers, working_folder
+from egra_dist.graph.knn.build import assemble, default_workers, working_folder
 from egra_dist.graph.knn.cost import Choice
 from egra_dist.graph.knn.edges import as_edges, as_pairs, no_edges
 from egra_dist.graph.knn.graph import NO_NEIGHBOR, KnnGraph
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import Layout
 from egra_dist.graph.knn.meter import Meter, Progress
+from egra_dist.graph.knn.methods import Found
 from egra_dist.graph.knn.prepare import Prepared, prepare
 from egra_dist.graph.knn.routed import BOUNDS_FILE, NO_EDGES, ROWS_FILE, edges_between, split_lists
 from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin, in_prepared_order

@@ -1,0 +1,131 @@
+"""The methods: all at once, all pairs by tiles, routed, and routed on a projection."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from egra_dist.graph.knn import cost
+from egra_dist.graph.knn.audit import Recall
+from egra_dist.graph.knn.auditor import Auditor
+from egra_dist.graph.knn.kernel import search
+from egra_dist.graph.knn.meter import Meter
+from egra_dist.graph.knn.projection import projected_join, rerank
+from egra_dist.graph.knn.selfjoin import SelfJoin, in_prepared_order
+from egra_dist.graph.knn.settings import KnnSettings
+from egra_dist.graph.knn.statistics import describe_lists
+
+logger = logging.getLogger(__name__)
+
+_ROWS_PER_STEP = 2048
+_EXACT_PROBES = 3
+_CANDIDATES_PER_NEIGHBOR = (4, 10)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Neighbours among the prepared rows, and how they were found.
+
+    Attributes:
+        ids: ``int32 [num_rows, k]`` prepared rows, -1 for none.
+        scores: ``float32 [num_rows, k]``.
+        statistics: Method, reason, recall and lists.
+    """
+
+    ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    statistics: dict[str, Any]
+
+
+def search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) -> Found:
+    """Compares all rows with all in this process."""
+    ids = np.empty((len(rows), settings.k), np.int32)
+    scores = np.empty((len(rows), settings.k), np.float32)
+    table = torch.from_numpy(rows)
+    meter.expect({"exact": 1.0})
+    with meter.stage("exact", len(rows)) as on_done:
+        for start in range(0, len(rows), _ROWS_PER_STEP):
+            block = slice(start, start + _ROWS_PER_STEP)
+            own = torch.arange(len(rows))[block]
+            found = search(table[block], table, settings.k, settings.metric, own)
+            ids[block], scores[block] = found["id"], found["score"]
+            on_done(len(found))
+    reason = f"{len(rows):,} rows are few enough to compare all with all at once"
+    recall = Recall(1.0, 0.0, len(rows)).as_statistics(settings.recall)
+    return Found(ids, scores, {"method": "exact", "reason": reason, **recall})
+
+
+def join_all(join: SelfJoin, choice: cost.Choice) -> Found:
+    """Joins by tasks: all pairs, or as few as the recall needs."""
+    if choice.method == "exact":
+        return _exact(join, choice)
+    if join.rows.shape[1] >= cost.WIDE_DIM:
+        return _projected(join, choice)
+    audit = Auditor(join)
+    choice, probes = audit.choose_probes(choice)
+    if choice.method == "exact":
+        return _exact(join, choice)
+    _expect(join, probes)
+    layout, edges = join.routed(probes)
+    ids, scores = in_prepared_order(layout, edges, join.settings.k)
+    facts = {"num_probes": probes, **describe_lists(layout)}
+    return _audited(Found(ids, scores, facts), join, choice, audit.recall(scores))
+
+
+def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
+    num_rows, dim = join.rows.shape
+    _expect(join, _EXACT_PROBES)
+    sweep = cost.join_seconds(num_rows**2 / 2, dim)
+    join.meter.expect({"sweep": sweep, "merge-all": num_rows * 2e-6})
+    layout, edges = join.routed(_EXACT_PROBES)
+    ids, scores = in_prepared_order(layout, join.exact(edges), join.settings.k)
+    return _audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
+
+
+def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
+    """Routed on fewer dimensions with more candidates, which are scored in full width."""
+    settings = join.settings
+    for factor in _CANDIDATES_PER_NEIGHBOR:
+        narrow = projected_join(join, factor)
+        audit = Auditor(join, routes=narrow)
+        chosen, probes = audit.choose_probes(choice)
+        if chosen.method == "exact":
+            return _exact(join, chosen)
+        _expect(narrow, probes)
+        layout, edges = narrow.routed(probes)
+        ids, scores = rerank(join, in_prepared_order(layout, edges, narrow.settings.k)[0], factor)
+        recall = audit.recall(scores)
+        if recall.value >= settings.recall:
+            break
+        logger.info("knn: recall %.4f with %d candidates per row", recall.value, ids.shape[1])
+    facts = {
+        "num_probes": probes,
+        "projected_dim": narrow.rows.shape[1],
+        "num_candidates": narrow.settings.k,
+        **describe_lists(layout),
+    }
+    return _audited(Found(ids, scores, facts), join, chosen, recall)
+
+
+def _audited(found: Found, join: SelfJoin, choice: cost.Choice, recall: Recall) -> Found:
+    target = join.settings.recall
+    if recall.value < target:
+        logger.warning("knn: recall %.4f is below the target %g", recall.value, target)
+    facts = {"method": choice.method, "reason": choice.reason, **recall.as_statistics(target)}
+    return replace(found, statistics={**facts, **found.statistics})
+
+
+def _expect(join: SelfJoin, probes: int) -> None:
+    num_rows, dim = join.rows.shape
+    pairs = num_rows * cost.list_size_of(num_rows, join.settings)
+    join.meter.expect(
+        {
+            f"route-{probes}": num_rows * 2e-6,
+            "within": 2 * cost.join_seconds(pairs, dim),
+            "visit": cost.join_seconds(pairs * (probes - 1), dim),
+            "merge": num_rows * 2e-6,
+        }
+    )
