@@ -115,7 +115,7 @@ def ours(method, workers=0):
         settings = KnnSettings(k=K, method=method, recall=0.98)
         graph = build_knn(vectors, settings, workers=Workers(1, ray=workers > 0))
         return graph.neighbors, {
-            name: graph.statistics.get(name) for name in ("recall", "num_probes", "num_lists")
+            name: graph.statistics.get(name) for name in ("lists_per_row", "num_lists")
         }
 
     return build

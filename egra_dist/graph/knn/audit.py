@@ -1,8 +1,8 @@
 """How much of the true graph is found, measured on a sample of rows.
 
-The exact neighbours of the sample are computed once. They first say how many lists a row must
-visit: a pair is found if and only if one of its rows visits the list of the other, so that the
-recall of any number of probes is known before the join runs. Afterwards they judge the graph.
+The exact neighbours of the sample are computed once. They first say which lists rows must visit: a
+pair is found if and only if one of its rows visits the list of the other, so that the recall of any
+margin is known before the join runs. Afterwards they judge the graph.
 """
 
 from collections.abc import Sequence
@@ -116,42 +116,49 @@ def _recall(found: NDArray, existing: NDArray) -> Recall:
     return Recall(float(shares.mean()), float(_Z_95 * error), len(shares))
 
 
-def recall_by_probes(
-    ranks: NDArray[np.int64], truth: NDArray[np.int64], max_probes: int
-) -> list[Recall]:
-    """Recall that 1, 2, ... ``max_probes`` probes would have.
+def recall_by_margin(
+    needed: NDArray[np.float32], truth: NDArray[np.int64]
+) -> list[tuple[float, Recall]]:
+    """Recall that rising margins would have.
 
     Args:
-        ranks: ``int64 [num_sampled, k]`` how many probes a pair of a sampled row and its true
+        needed: ``float32 [num_sampled, k]`` margin that a pair of a sampled row and its true
             neighbour needs.
         truth: ``[num_sampled, k]`` true neighbours, -1 for none.
-        max_probes: Largest number of probes considered.
     """
     exists = truth >= 0
+    finite = needed[exists & np.isfinite(needed)]
+    if not len(finite):
+        return []
+    margins = np.unique(np.quantile(finite, np.linspace(0, 1, 401), method="higher"))
     return [
-        _recall(((ranks <= probes) & exists).sum(axis=1), exists.sum(axis=1))
-        for probes in range(1, max_probes + 1)
+        (float(margin), _recall(((needed <= margin) & exists).sum(1), exists.sum(1)))
+        for margin in margins
     ]
 
 
-def probes_needed(
-    probes: NDArray[np.int64], neighbor_probes: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """How many probes each pair of a sampled row and a neighbour needs to be found.
+def margins_needed(
+    probes: NDArray[np.int64],
+    gaps: NDArray[np.float32],
+    neighbor_probes: NDArray[np.int64],
+    neighbor_gaps: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Margin from which on each pair of a sampled row and a neighbour is found.
 
     Args:
-        probes: ``[num_sampled, max_probes]`` lists the sampled rows visit, own list first.
-        neighbor_probes: ``[num_sampled, k, max_probes]`` lists their neighbours visit.
+        probes: ``[num_sampled, max_probes]`` lists near the sampled rows, own list first.
+        gaps: ``[num_sampled, max_probes]`` how much less each scores than the first.
+        neighbor_probes: ``[num_sampled, k, max_probes]`` lists near their neighbours.
+        neighbor_gaps: ``[num_sampled, k, max_probes]``.
 
     Returns:
-        ``int64 [num_sampled, k]``; more than ``max_probes`` when neither visits the other.
+        ``float32 [num_sampled, k]``; ``inf`` when neither is near the list of the other.
     """
-    visits = _rank(probes[:, None], neighbor_probes[:, :, :1])
-    is_visited = _rank(neighbor_probes, probes[:, None, :1])
+    visits = _gap_of(probes[:, None], gaps[:, None], neighbor_probes[:, :, :1])
+    is_visited = _gap_of(neighbor_probes, neighbor_gaps, probes[:, None, :1])
     return np.minimum(visits, is_visited)
 
 
-def _rank(visited: NDArray, target: NDArray) -> NDArray[np.int64]:
-    """Place, from 1, of ``target [..., 1]`` in ``visited [..., max_probes]``."""
-    hits = visited == target
-    return np.where(hits.any(-1), hits.argmax(-1) + 1, visited.shape[-1] + 1)
+def _gap_of(near: NDArray, gaps: NDArray, target: NDArray) -> NDArray[np.float32]:
+    """Gap of ``target [..., 1]`` among ``near [..., max_probes]``."""
+    return np.where(near == target, gaps, np.float32(np.inf)).min(axis=-1)

@@ -1,4 +1,4 @@
-"""The audit of one build: how many probes it needs, and what recall it reached."""
+"""The audit of one build: how far rows must look, and what recall it reached."""
 
 from functools import cached_property
 
@@ -11,16 +11,19 @@ from egra_dist.graph.knn.audit import (
     SAMPLE_FILE,
     Recall,
     TruthTask,
+    margins_needed,
     merge_truth,
-    probes_needed,
-    recall_by_probes,
+    recall_by_margin,
     recall_of,
     sample_rows,
 )
+from egra_dist.graph.knn.routing import Reach
 from egra_dist.graph.knn.selfjoin import MAX_PROBES, SelfJoin
 from egra_dist.graph.knn.tasks import run_tasks, single_threaded
 
 _ROWS_PER_TASK = 131_072
+_PAIRS_AT_ONCE = 2000
+_SHARE_UNCUT = 0.999
 
 
 class Auditor:
@@ -55,26 +58,25 @@ class Auditor:
             paths = run_tasks("audit", tasks, join.folder, join.workers, on_done)
         return merge_truth(paths, k)
 
-    def choose_probes(self, choice: cost.Choice) -> tuple[cost.Choice, int]:
-        """The fewest probes that reach the recall wanted, if they cost less than all pairs."""
+    def choose_reach(self, choice: cost.Choice) -> tuple[cost.Choice, Reach]:
+        """The least reach that has the recall wanted, if it costs less than all pairs."""
         settings = self._join.settings
         if settings.probes:
-            return choice, settings.probes
-        recalls = self._recalls()
-        enough = [
-            number
-            for number, recall in enumerate(recalls, start=1)
-            if recall.value - recall.half_width / 2 >= settings.recall
-        ]
-        probes = enough[0] if enough else len(recalls)
+            return choice, Reach(float("inf"), settings.probes)
+        needed, gaps = self._margins()
+        recalls = recall_by_margin(needed, self.truth[0])
+        enough = [pair for pair in recalls if _is_enough(pair[1], settings.recall)]
+        margin, recall = enough[0] if enough else recalls[-1]
+        counts = (gaps <= margin).sum(axis=1)
+        reach = Reach(margin, int(np.quantile(counts, _SHARE_UNCUT, method="higher")))
         num_rows, dim = self._join.rows.shape
         all_pairs = cost.sweep_seconds(num_rows, dim)
-        routed = cost.routed_seconds(num_rows, dim, probes, settings)
+        routed = cost.routed_seconds(num_rows, dim, counts.mean(), settings)
         if settings.method == "auto" and (not enough or routed > all_pairs):
-            reason = f"{probes} probes would cost more than all pairs or miss the recall"
-            return cost.Choice("exact", f"{choice.reason}, but {reason}"), probes
-        reason = f"{probes} probes have recall {recalls[probes - 1].value:.4f} on the sample"
-        return cost.Choice("routed", f"{choice.reason}; {reason}"), probes
+            reason = f"{counts.mean():.1f} lists per row would cost more or miss the recall"
+            return cost.Choice("exact", f"{choice.reason}, but {reason}"), reach
+        reason = f"{counts.mean():.1f} lists per row have recall {recall.value:.4f} on the sample"
+        return cost.Choice("routed", f"{choice.reason}; {reason}"), reach
 
     def recall(self, scores: NDArray[np.float32]) -> Recall:
         """Recall of the finished graph.
@@ -84,21 +86,30 @@ class Auditor:
         """
         return recall_of(scores[self.sample], self.truth[1])
 
-    def _recalls(self) -> list[Recall]:
+    def _margins(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Margins that the true pairs need, and the gaps of the sampled rows to their lists."""
         truth = self.truth[0]
         join = self._routes
         router = join.router()
         rows, places = np.unique(np.append(self.sample, truth.ravel()), return_inverse=True)
         with single_threaded():
             wanted = torch.from_numpy(join.rows[np.maximum(rows, 0)])
-            probes = router.route(wanted, MAX_PROBES).numpy()
+            probes, gaps = (part.numpy() for part in router.route(wanted, MAX_PROBES))
         own, theirs = places[: len(self.sample)], places[len(self.sample) :].reshape(truth.shape)
+        parts = np.array_split(np.arange(len(own)), max(1, truth.size // _PAIRS_AT_ONCE))
         needed = np.concatenate(
             [
-                probes_needed(probes[own[part]], probes[theirs[part]])
-                for part in np.array_split(np.arange(len(own)), max(1, truth.size // 2000))
+                margins_needed(
+                    probes[own[part]], gaps[own[part]], probes[theirs[part]], gaps[theirs[part]]
+                )
+                for part in parts
             ]
         )
         head = np.isin(rows, join.head())
-        needed[head[theirs] | head[own][:, None]] = 1
-        return recall_by_probes(needed, truth, probes.shape[1])
+        needed[head[theirs] | head[own][:, None]] = 0
+        return needed, gaps[own]
+
+
+def _is_enough(recall: Recall, target: float) -> bool:
+    """Whether the recall is reached, by one standard error."""
+    return recall.value - recall.half_width / 2 >= target

@@ -168,8 +168,8 @@ class _Append:
     def run(self) -> Found:
         join, settings = self._join, self._join.settings
         audit = Auditor(join)
-        choice, probes = audit.choose_probes(Choice("routed", "rows were appended"))
-        layout = join.layout(max(probes, 2))
+        choice, reach = audit.choose_reach(Choice("routed", "rows were appended"))
+        layout = join.layout(reach)
         self._write_inputs(layout)
         within, append = self._tasks(layout)
         paths = join.run("append-within", within)
@@ -182,7 +182,6 @@ class _Append:
         statistics = {
             "method": "appended",
             "reason": choice.reason,
-            "num_probes": probes,
             **recall.as_statistics(settings.recall),
             **describe_lists(layout),
         }

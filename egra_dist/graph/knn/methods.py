@@ -14,6 +14,7 @@ from egra_dist.graph.knn.auditor import Auditor
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.meter import Meter
 from egra_dist.graph.knn.projection import projected_join, rerank
+from egra_dist.graph.knn.routing import Reach
 from egra_dist.graph.knn.selfjoin import SelfJoin, in_prepared_order
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_lists
@@ -21,7 +22,7 @@ from egra_dist.graph.knn.statistics import describe_lists
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_STEP = 2048
-_EXACT_PROBES = 3
+_EXACT_REACH = Reach(float("inf"), 3)
 _CANDIDATES_PER_NEIGHBOR = (4, 10)
 
 
@@ -65,22 +66,22 @@ def join_all(join: SelfJoin, choice: cost.Choice) -> Found:
     if join.rows.shape[1] >= cost.WIDE_DIM:
         return _projected(join, choice)
     audit = Auditor(join)
-    choice, probes = audit.choose_probes(choice)
+    choice, reach = audit.choose_reach(choice)
     if choice.method == "exact":
         return _exact(join, choice)
-    _expect(join, probes)
-    layout, edges = join.routed(probes)
+    _expect(join, reach)
+    layout, edges = join.routed(reach)
     ids, scores = in_prepared_order(layout, edges, join.settings.k)
-    facts = {"num_probes": probes, **describe_lists(layout)}
+    facts = describe_lists(layout)
     return _audited(Found(ids, scores, facts), join, choice, audit.recall(scores))
 
 
 def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
     num_rows, dim = join.rows.shape
-    _expect(join, _EXACT_PROBES)
+    _expect(join, _EXACT_REACH)
     sweep = cost.join_seconds(num_rows**2 / 2, dim)
     join.meter.expect({"sweep": sweep, "merge-all": num_rows * 2e-6})
-    layout, edges = join.routed(_EXACT_PROBES)
+    layout, edges = join.routed(_EXACT_REACH)
     ids, scores = in_prepared_order(layout, join.exact(edges), join.settings.k)
     return _audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
 
@@ -91,18 +92,17 @@ def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
     for factor in _CANDIDATES_PER_NEIGHBOR:
         narrow = projected_join(join, factor)
         audit = Auditor(join, routes=narrow)
-        chosen, probes = audit.choose_probes(choice)
+        chosen, reach = audit.choose_reach(choice)
         if chosen.method == "exact":
             return _exact(join, chosen)
-        _expect(narrow, probes)
-        layout, edges = narrow.routed(probes)
+        _expect(narrow, reach)
+        layout, edges = narrow.routed(reach)
         ids, scores = rerank(join, in_prepared_order(layout, edges, narrow.settings.k)[0], factor)
         recall = audit.recall(scores)
         if recall.value >= settings.recall:
             break
         logger.info("knn: recall %.4f with %d candidates per row", recall.value, ids.shape[1])
     facts = {
-        "num_probes": probes,
         "projected_dim": narrow.rows.shape[1],
         "num_candidates": narrow.settings.k,
         **describe_lists(layout),
@@ -118,14 +118,14 @@ def _audited(found: Found, join: SelfJoin, choice: cost.Choice, recall: Recall) 
     return replace(found, statistics={**facts, **found.statistics})
 
 
-def _expect(join: SelfJoin, probes: int) -> None:
+def _expect(join: SelfJoin, reach: Reach) -> None:
     num_rows, dim = join.rows.shape
     pairs = num_rows * cost.list_size_of(num_rows, join.settings)
     join.meter.expect(
         {
-            f"route-{probes}": num_rows * 2e-6,
+            "route": num_rows * 2e-6,
             "within": 2 * cost.join_seconds(pairs, dim),
-            "visit": cost.join_seconds(pairs * (probes - 1), dim),
+            "visit": cost.join_seconds(pairs * min(2, reach.max_probes - 1), dim),
             "merge": num_rows * 2e-6,
         }
     )

@@ -2,7 +2,8 @@
 
 A row descends to the nearest list of its nearest cell, then compares the lists whose centroids
 are nearest to that one: a hundred centroids or so, however many lists there are. The nearest of
-them is its own list.
+them is its own list. A row in the middle of its list needs no other, one at a border several:
+which others it visits is decided by how much further their centroids are, not by their number.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,19 @@ from egra_dist.graph.knn.kmeans import Centroids, directions, nearest_centroid
 from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.scoring import as_base, as_queries
 from egra_dist.graph.knn.settings import Metric
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which lists a row visits beside its own.
+
+    Attributes:
+        margin: Those whose centroid scores at most this much less than that of its own.
+        max_probes: At most this many, its own included.
+    """
+
+    margin: float
+    max_probes: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Router:
         around = torch.from_numpy(np.load(folder / "around.npy"))
         return cls(Centroids.load(folder / "centroids.npz"), around, metric)
 
-    def route(self, rows: Tensor, num_probes: int) -> Tensor:
+    def route(self, rows: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
         """The nearest lists of each row.
 
         Args:
@@ -63,18 +77,20 @@ class Router:
             num_probes: Lists per row, at most as many as there are around a list.
 
         Returns:
-            ``int64 [num_rows, num_probes]``, nearest first: the first is the row's own.
+            ``int64 [num_rows, num_probes]`` lists, nearest first: the first is the row's own; and
+            ``float32`` how much less each scores than the first.
         """
         rows = directions(rows, self.metric)
         entry = self._entry(rows)
         probes = torch.empty(len(rows), min(num_probes, self.around.shape[1]), dtype=torch.int64)
+        scores = torch.empty(probes.shape)
         base = as_base(self.centroids.lists, self.metric)
         queries = as_queries(rows, self.metric)
         for number, members in _groups(entry):
             candidates = self.around[number]
-            scores = queries[members] @ base[candidates].T
-            probes[members] = candidates[scores.topk(probes.shape[1], dim=1).indices]
-        return probes
+            best = (queries[members] @ base[candidates].T).topk(probes.shape[1], dim=1)
+            probes[members], scores[members] = candidates[best.indices], best.values
+        return probes, scores[:, :1] - scores
 
     def _entry(self, rows: Tensor) -> Tensor:
         """Nearest list of the nearest cell of each row: ``[num_rows]``."""
@@ -94,13 +110,13 @@ class RouteTask:
     Attributes:
         first: First row.
         last: Row after the last.
-        num_probes: Lists per row.
+        reach: Which lists a row visits.
         metric: Similarity.
     """
 
     first: int
     last: int
-    num_probes: int
+    reach: Reach
     metric: Metric
 
     @property
@@ -109,10 +125,11 @@ class RouteTask:
         return self.last - self.first
 
     def run(self, folder: Path) -> NDArray:
-        """Returns ``int32 [last - first, num_probes]`` lists, nearest first."""
+        """Returns ``int32 [last - first, max_probes]`` lists, nearest first, -1 for none."""
         rows = np.load(folder / PREPARED_FILE, mmap_mode="r")[self.first : self.last]
         router = Router.load(folder, self.metric)
-        return router.route(torch.from_numpy(np.array(rows)), self.num_probes).int().numpy()
+        probes, gaps = router.route(torch.from_numpy(np.array(rows)), self.reach.max_probes)
+        return torch.where(gaps <= self.reach.margin, probes, -1).int().numpy()
 
 
 def _groups(labels: Tensor) -> list[tuple[int, Tensor]]:

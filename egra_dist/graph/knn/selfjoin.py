@@ -17,13 +17,13 @@ from egra_dist.graph.knn.kmeans import train_centroids
 from egra_dist.graph.knn.layout import Layout, write_rows
 from egra_dist.graph.knn.meter import Meter
 from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, visit_tasks, within_tasks
-from egra_dist.graph.knn.routing import Router, RouteTask
+from egra_dist.graph.knn.routing import Reach, Router, RouteTask
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.sweep import sweep_tasks
 from egra_dist.graph.knn.tasks import Task, Workers, run_tasks, single_threaded
 
 ROWS_PER_TASK = 65_536
-PAIRS_PER_TASK = 1e9
+PAIRS_PER_TASK = 2.5e8
 _HEAD_ROWS = 4096
 MAX_PROBES = 128
 EdgeFiles = tuple[tuple[int, Path], ...]
@@ -71,13 +71,13 @@ class SelfJoin:
         size = min(_HEAD_ROWS, len(self.rows) // 16)
         return np.sort(np.argsort(-squares, kind="stable")[:size])
 
-    def routed(self, num_probes: int) -> tuple[Layout, EdgeFiles]:
-        """Joins every row with its own list and the next ``num_probes - 1``.
+    def routed(self, reach: Reach) -> tuple[Layout, EdgeFiles]:
+        """Joins every row with its own list and those in its reach.
 
         Returns:
             The layout, and files of ``EDGE`` arrays by position.
         """
-        layout = self.layout(num_probes)
+        layout = self.layout(reach)
         k, metric = self.settings.k, self.settings.metric
         within = within_tasks(layout, k, metric, PAIRS_PER_TASK)
         paths = self.run("within", within)
@@ -93,16 +93,16 @@ class SelfJoin:
         sweep = sweep_tasks(len(self.rows), self.settings.k, self.settings.metric)
         return self.merge("merge-all", edges, self.run("sweep", sweep))
 
-    def layout(self, num_probes: int) -> Layout:
+    def layout(self, reach: Reach) -> Layout:
         """Routes all rows and stores them list by list."""
         tasks = [
             RouteTask(
-                first, min(len(self.rows), first + ROWS_PER_TASK), num_probes, self.settings.metric
+                first, min(len(self.rows), first + ROWS_PER_TASK), reach, self.settings.metric
             )
             for first in range(0, len(self.rows), ROWS_PER_TASK)
         ]
         router = self.router()
-        paths = self.run(f"route-{num_probes}", tasks)
+        paths = self.run("route", tasks)
         if not (self.folder / ROWS_FILE).exists():
             probes = np.concatenate([np.load(path) for path in paths])
             num_lists = len(router.centroids.lists)

@@ -25,7 +25,7 @@ class KnnSettings(Settings):
     list_size: PositiveInt | None = None
     """Rows per list of the routed self-join, about; chosen when not given."""
     probes: PositiveInt | None = None
-    """Lists a row visits; as many as the recall needs when not given."""
+    """Lists every row visits; as many as it needs for the recall when not given."""
     audit_rows: PositiveInt = 2000
     """Rows whose exact neighbours are computed to measure the recall."""
     exact_seconds: NonNegativeFloat = 20.0

@@ -44,6 +44,7 @@ def describe_lists(layout: Layout) -> dict[str, Any]:
     sizes = np.diff(layout.offsets).astype(float)
     return {
         "num_lists": layout.num_lists,
+        "lists_per_row": 1 + len(layout.visitors) / max(1, len(layout.order)),
         "largest_list": int(sizes.max()),
         "list_skew": float(len(sizes) * (sizes**2).sum() / sizes.sum() ** 2),
     }
