@@ -126,7 +126,8 @@ class PretrainSettings(TrainingSettings):
 class FeatureGraphSettings(Settings):
     """The kNN graph over each modality's raw features, for the modality branch."""
 
-    k: PositiveInt = 10
+    k: Annotated[int, Field(ge=2, le=200)] = 10
+    """Neighbours per item, itself among them."""
 
 
 class ItemGraphSettings(Settings):

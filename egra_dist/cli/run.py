@@ -83,13 +83,14 @@ def _run(
 ) -> None:
     from egra_dist.catalog.catalog import Catalog
     from egra_dist.config import load_config
-    from egra_dist.pipeline import run_pipeline
-    from egra_dist.results import print_models
     from egra_dist.tracking.noise import setup_logging
 
     setup_logging(verbosity)
-    settings = load_config(config, overrides, cluster)
-    metrics = run_pipeline(settings, Catalog.open(catalog), out, stage, verbosity)
+    settings, opened = load_config(config, overrides, cluster), Catalog.open(catalog)
+    from egra_dist.pipeline import run_pipeline  # seconds of imports: the user's mistakes first
+    from egra_dist.results import print_models
+
+    metrics = run_pipeline(settings, opened, out, stage, verbosity)
     if metrics:
         print_models(metrics["models"])
         typer.echo(f"{out / 'metrics.json'} has every figure.")

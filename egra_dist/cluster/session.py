@@ -60,7 +60,7 @@ def worker_environment(
     on several machines it may find the loopback. Ray sets ``OMP_NUM_THREADS`` to the CPUs that a
     worker reserves, so that is handed on only when the user has set it.
     """
-    environment = {name: value for name, value in quiet.items() if name != _AUTHENTICATION}
+    environment = dict(quiet)
     if local:
         environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     for name in _HANDED_ON:
@@ -113,8 +113,7 @@ def _address(settings: ClusterSettings) -> str | None:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith(("http://", "https://")):
         raise UserError(
-            f"cluster.address = {address!r}: this is a job server; "
-            "send a job there with `egra-dist submit`, or give the cluster's HOST:PORT"
+            f"cluster.address = {address!r}: this is a job server; give the cluster's HOST:PORT"
         )
     return None if address == "local" else address
 
@@ -122,8 +121,7 @@ def _address(settings: ClusterSettings) -> str | None:
 def _prepare_process(quiet: dict[str, str], local: bool) -> None:
     """Sets what Ray reads from this process's environment; what the user has set stays."""
     for name, value in quiet.items():
-        if name != _AUTHENTICATION:
-            os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job's variables and ours merge
     if _AUTHENTICATION not in os.environ:
         _choose_authentication(local)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import ItemGraphSettings
@@ -19,7 +20,14 @@ def write_graphs(
     """Writes what the training interactions and the raw features say.
 
     ``training``: ``R``; ``plain``: ``N(A)`` without item-item edges; ``features/<modality>``:
-    ``S_m = D^-1/2 kNN_k(cos X_m) D^-1/2`` with row degrees on both sides (METHOD, stage 1).
+    ``S_m = D^-1/2 kNN_k(cos X_m) D^-1/2`` with row degrees on both sides (METHOD, stage 1). As
+    in MGCN an item is the nearest of its own k neighbours.
+
+    Args:
+        catalog: The catalogue.
+        modalities: Whose features.
+        k: Neighbours per item, itself among them.
+        folder: Where the matrices go.
 
     Returns:
         Counts of edges.
@@ -30,11 +38,19 @@ def write_graphs(
     counts = {"training": training.num_entries}
     for name in modalities:
         features = catalog.features(name)
-        knn = build_knn(features.values, KnnSettings(k=k), features.present)
-        adjacency = item_adjacency(knn.neighbors, knn.scores, "directed", "binary")
+        knn = build_knn(features.values, KnnSettings(k=k - 1), features.present)
+        adjacency = with_itself(knn, features.present)
         normalize(adjacency).save(folder / "features" / name)
         counts[name] = adjacency.num_entries
     return {"num_edges": counts}
+
+
+def with_itself(knn: KnnGraph, present: NDArray[np.bool_]) -> Csr:
+    """A directed, binary kNN graph in which every item that is there neighbours itself."""
+    own = np.where(present, np.arange(knn.num_rows), -1).astype(np.int32)[:, None]
+    neighbors = np.concatenate([own, knn.neighbors], axis=1)
+    scores = np.concatenate([np.ones_like(own, dtype=np.float32), knn.scores], axis=1)
+    return item_adjacency(neighbors, scores, "directed", "binary")
 
 
 def write_merged(

@@ -31,9 +31,6 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning,ignore::UserWarning",
 }
 _QUIET_ON_ONE_MACHINE = {
-    # Otherwise ray.init() writes ~/.ray/auth_token, after which the user's other clusters ask
-    # for tokens. Ray listens on loopback only here.
-    "RAY_AUTH_MODE": "disabled",
     # Nothing is preempted here, and the watcher logs an error for each training.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }

@@ -8,7 +8,7 @@ from egra_dist.cluster.session import ray_session, worker_environment
 from egra_dist.config import ClusterSettings
 from egra_dist.errors import UserError
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 

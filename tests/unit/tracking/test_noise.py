@@ -55,16 +55,15 @@ def test_twice_verbose_shows_our_details():
 
 
 def test_what_the_user_set_stays():
-    given = {"RAY_AUTH_MODE": "token", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-    quiet = quiet_environment(environment=given)
-    assert quiet["RAY_AUTH_MODE"] == "token"
+    quiet = quiet_environment(environment={"MLFLOW_HTTP_REQUEST_TIMEOUT": "60"})
     assert quiet["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
     assert quiet["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
 
 
-def test_a_cluster_keeps_its_authentication():
-    assert quiet_environment(environment={})["RAY_AUTH_MODE"] == "disabled"
-    assert "RAY_AUTH_MODE" not in quiet_environment(local=False, environment={})
+def test_a_cluster_keeps_its_preemption_watcher():
+    watcher = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    assert quiet_environment(environment={})[watcher] == "0"
+    assert watcher not in quiet_environment(local=False, environment={})
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
