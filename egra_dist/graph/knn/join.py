@@ -90,13 +90,12 @@ class Tile:
 
     def __init__(self, base: Side, k: int, rounded: bool) -> None:
         wanted = max(len(base) / _COLUMNS_PER_GROUP, _GROUPS_PER_NEIGHBOR * k)
-        self._num_groups = _LANES * max(1, round(min(wanted, len(base)) / _LANES))
-        group_size = -(-len(base) // self._num_groups)
-        self._members = torch.arange(group_size) * self._num_groups
+        num_groups = _LANES * max(1, round(min(wanted, len(base)) / _LANES))
+        self._shape = (-(-len(base) // num_groups), num_groups)
         self._columns = self._columns_of(base.bounds)
         self._rows = base.rows[self._columns]
         self._rounded_rows = self._rows.bfloat16() if rounded else None
-        self._bounds = torch.full((group_size * self._num_groups,), torch.inf)
+        self._bounds = torch.full((self._shape[0] * num_groups,), torch.inf)
         self._bounds[: len(base)] = base.bounds[self._columns]
         self._is_bounded = bool((base.bounds < torch.inf).any())
         self._largest_norm = float(base.rows.square().sum(1).amax().sqrt())
@@ -105,13 +104,13 @@ class Tile:
 
     def _columns_of(self, bounds: Tensor) -> Tensor:
         """Base row of each column: rows of ascending bounds fill one group after the other."""
-        num_short = len(self._members) * self._num_groups - len(bounds)
-        sizes = torch.full((self._num_groups,), len(self._members))
-        sizes[self._num_groups - num_short :] -= 1
-        group = torch.repeat_interleave(torch.arange(self._num_groups), sizes)
+        group_size, num_groups = self._shape
+        sizes = torch.full((num_groups,), group_size)
+        sizes[num_groups - (group_size * num_groups - len(bounds)) :] -= 1
+        group = torch.repeat_interleave(torch.arange(num_groups), sizes)
         member = torch.arange(len(bounds)) - (sizes.cumsum(0) - sizes)[group]
         columns = torch.empty_like(group)
-        columns[member * self._num_groups + group] = torch.argsort(bounds, stable=True)
+        columns[member * num_groups + group] = torch.argsort(bounds, stable=True)
         return columns
 
     def pairs(self, queries: Side) -> tuple[Tensor, Tensor]:
@@ -132,7 +131,7 @@ class Tile:
         error = _BFLOAT16_ERROR if rounded else _FLOAT32_ERROR
         error *= self._largest_norm * float(queries.rows.square().sum(1).amax().sqrt())
         scores = self._products(queries.rows, rounded)
-        maxima = scores.unflatten(1, (len(self._members), self._num_groups)).amax(1)
+        maxima = scores.unflatten(1, self._shape).amax(1)
         query_bounds, base_bounds = queries.bounds, self._bounds
         if tighten or bool((query_bounds == -torch.inf).any()):
             query_bounds = torch.maximum(query_bounds, self._kth_best(maxima) - error)
@@ -160,11 +159,16 @@ class Tile:
     def _above(
         self, scores: Tensor, maxima: Tensor, query_bounds: Tensor, base_bounds: Tensor
     ) -> tuple[Tensor, Tensor]:
-        group_bounds = base_bounds.view(len(self._members), self._num_groups).amin(0)
-        needed = torch.minimum(query_bounds[:, None], group_bounds)
+        base_bounds = base_bounds.view(self._shape)
+        needed = query_bounds[:, None]
+        if self._is_bounded:
+            needed = torch.minimum(needed, base_bounds.amin(0))
         rows, groups = (maxima >= needed).nonzero(as_tuple=True)
-        columns = groups[:, None] + self._members
-        values = self._scores.view(-1)[rows[:, None] * scores.shape[1] + columns]
-        needed = torch.minimum(query_bounds[rows][:, None], base_bounds[columns])
-        pair, member = ((values >= needed) & (values > -torch.inf)).nonzero(as_tuple=True)
-        return rows[pair], columns[pair, member]
+        values = scores.unflatten(1, self._shape)[rows, :, groups]
+        needed = query_bounds[rows, None]
+        if self._is_bounded:
+            needed = torch.minimum(needed, base_bounds[:, groups].T)
+        passes = values >= needed
+        passes &= values > -torch.inf
+        place, member = passes.nonzero(as_tuple=True)
+        return rows[place], groups[place] + member * self._shape[1]
