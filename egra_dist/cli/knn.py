@@ -129,6 +129,7 @@ def _write(
     shaping: dict[str, object],
 ) -> None:
     from egra_dist.artifact import Manifest, digest_of, writing
+    from egra_dist.graph.knn.build import content_digest
     from egra_dist.graph.knn.output import to_csr, write_parquet
     from egra_dist.graph.knn.vectors import read_vectors
 
@@ -143,7 +144,10 @@ def _write(
         write_parquet(graph, folder / "edges", tables[0].raw_ids)
         to_csr(graph).save(folder / "csr")
         recipe = {**settings.model_dump(mode="json"), **shaping}
-        inputs = {str(number): str(path) for number, path in enumerate(paths)}
+        inputs = {
+            str(path): content_digest(table.values, table.present)
+            for path, table in zip(paths, tables, strict=True)
+        }
         digest = digest_of("knn", recipe, inputs)
         Manifest("knn", digest, recipe, inputs, graph.statistics).write(folder)
         shutil.rmtree(work, ignore_errors=True)

@@ -1,7 +1,6 @@
 """Building a graph from start to end."""
 
 import hashlib
-import json
 import shutil
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from egra_dist.artifact import digest_of
 from egra_dist.graph.knn import cost
 from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
@@ -118,9 +118,14 @@ def working_folder(
 
 
 def _digest(vectors: NDArray, settings: KnnSettings, present: NDArray[np.bool_] | None) -> str:
-    """Names the input by its content."""
-    digest = hashlib.sha256(json.dumps(settings.model_dump(), sort_keys=True).encode())
-    digest.update(f"{vectors.shape} {vectors.dtype}".encode())
+    """Names a build by its settings and the content of its input."""
+    inputs = {"vectors": content_digest(vectors, present)}
+    return digest_of("knn-work", settings.model_dump(mode="json"), inputs)
+
+
+def content_digest(vectors: NDArray, present: NDArray[np.bool_] | None) -> str:
+    """Digest of a table of vectors: 16 hexadecimal digits."""
+    digest = hashlib.sha256(f"{vectors.shape} {vectors.dtype}".encode())
     for start in range(0, len(vectors), _ROWS_PER_STEP):
         digest.update(np.ascontiguousarray(vectors[start : start + _ROWS_PER_STEP]).data)
     if present is not None:

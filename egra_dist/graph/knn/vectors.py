@@ -56,7 +56,7 @@ def _read_npy(path: Path, id_column: str | None) -> Vectors:
         values = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable .npy file: {error}") from None
-    present = path.with_suffix("").with_suffix(".present.npy")
+    present = path.with_name(f"{path.stem}.present.npy")
     return Vectors(values, np.load(present) if present.exists() else None, None)
 
 
