@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 ITEMS_PER_NICHE = 12
-INTERACTIONS_PER_INTEREST = 6
+INTERACTIONS_PER_INTEREST = 4
 """A user has one more interest per so many interactions."""
-INTEREST_SPREAD = 0.15
+INTEREST_SPREAD = 0.1
 """Standard deviation of what a user chooses around an interest; a genre has length 1."""
 EXPLORED_SHARE = 0.1
 """Share of interactions that have nothing to do with the user's interests."""
-ITEM_EXPONENT = 0.9
+ITEM_EXPONENT = 1.1
 GENRE_EXPONENT = 0.6
 ACTIVITY_SIGMA = 0.8
 

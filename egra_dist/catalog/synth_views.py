@@ -11,8 +11,10 @@ from egra_dist.catalog.synth_taste import Vectors, World
 GENRE_DIM = 8
 POINT_DIM = 4
 LATENT_DIM = GENRE_DIM + POINT_DIM
-ITEM_SCALE = 0.5
+ITEM_SCALE = 0.3
 """Spread of the items of a niche around its genre and point, which spread by 1."""
+DIMMED = 0.3
+"""How strongly a modality shows what another one shows clearly (with strength 1)."""
 NOISE = 1.0
 """Spread of a view's noise over that of its signal."""
 _LATENTS, _GENRES, _PROJECTIONS, _VIEWS = 10, 11, 12, 13  # streams of random numbers
@@ -65,8 +67,10 @@ class Views:
 
     @cached_property
     def _projections(self) -> Vectors:
-        """``[num_modalities, latent_dim, dim]``; every modality sees some latents better."""
+        """``[num_modalities, latent_dim, dim]``; modalities see different latents clearly."""
         rng = np.random.default_rng([self.world.seed, _PROJECTIONS])
         shape = (self.num_modalities, LATENT_DIM, self.dim)
-        sharpness = rng.random((*shape[:2], 1), dtype=np.float32)
-        return rng.standard_normal(shape, dtype=np.float32) * sharpness**2
+        latents, modalities = np.arange(LATENT_DIM), np.arange(self.num_modalities)
+        is_clear = latents % self.num_modalities == modalities[:, None]
+        clarity = np.where(is_clear, 1, DIMMED).astype(np.float32)
+        return rng.standard_normal(shape, dtype=np.float32) * clarity[:, :, None]
