@@ -48,7 +48,7 @@ from egra_dist.cluster.session import ray_session
 from egra_dist.config import ClusterSettings
 from egra_dist.graph.knn import KnnSettings, Workers, build_knn, selfjoin
 
-selfjoin.PAIRS_PER_TASK = 1e5
+selfjoin.PAIRS_PER_TASK = 2e4
 folder = Path(sys.argv[1])
 settings = KnnSettings.model_validate_json(sys.argv[2])
 vectors = np.load(folder / "vectors.npy")
@@ -132,7 +132,7 @@ def test_a_killed_driver_costs_the_tasks_it_waited_for(tmp_path):
     command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), SETTINGS.model_dump_json()]
     driver = subprocess.Popen(command, start_new_session=True)
     try:
-        finished = wait_for_tasks(tmp_path / "work", 8, driver)
+        finished = wait_for_tasks(tmp_path / "work", 3, driver)
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
@@ -171,7 +171,7 @@ def test_a_lost_node_costs_its_tasks(tmp_path):
 def wait_for_tasks(work: Path, num_tasks, driver):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and driver.poll() is None:
-        found = [path for path in work.glob("*/*/*.npy") if path.parent.name == "visit"]
+        found = [path for build in work.glob("build-*") for path in build.glob("visit/*.npy")]
         if len(found) >= num_tasks:
             return found
         time.sleep(0.01)

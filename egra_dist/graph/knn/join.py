@@ -22,6 +22,7 @@ _LANES = 64
 _COLUMNS_PER_GROUP = 16
 _GROUPS_PER_NEIGHBOR = 4
 _MAX_PAIRS_PER_ROW = 32
+_SHAPE_STEP = 256
 _FLOAT32_ERROR = 2.0**-20
 _BFLOAT16_ERROR = 3 * 2.0**-9  # both factors and the product, each rounded to 8 bits
 
@@ -94,7 +95,7 @@ class Tile:
         self._shape = (-(-len(base) // num_groups), num_groups)
         self._columns = self._columns_of(base.bounds)
         self._rows = base.rows[self._columns]
-        self._rounded_rows = self._rows.bfloat16() if rounded else None
+        self._rounded_rows = _padded(self._rows.bfloat16(), _SHAPE_STEP) if rounded else None
         self._bounds = torch.full((self._shape[0] * num_groups,), torch.inf)
         self._bounds[: len(base)] = base.bounds[self._columns]
         self._is_bounded = bool((base.bounds < torch.inf).any())
@@ -146,7 +147,8 @@ class Tile:
         target = scores[:, : len(self._rows)]
         if rounded:
             assert self._rounded_rows is not None
-            target.copy_(queries.bfloat16() @ self._rounded_rows.T)
+            products = _padded(queries.bfloat16(), _SHAPE_STEP) @ self._rounded_rows.T
+            target.copy_(products[: len(queries), : len(self._rows)])
         else:
             torch.mm(queries, self._rows.T, out=target)
         return scores
@@ -172,3 +174,12 @@ class Tile:
         passes &= values > -torch.inf
         place, member = passes.nonzero(as_tuple=True)
         return rows[place], groups[place] + member * self._shape[1]
+
+
+def _padded(rows: Tensor, step: int) -> Tensor:
+    """Zero rows appended up to a multiple of ``step``.
+
+    The library compiles code for every shape of a bfloat16 product, and keeps it.
+    """
+    missing = -len(rows) % step
+    return torch.cat([rows, rows.new_zeros(missing, rows.shape[1])]) if missing else rows

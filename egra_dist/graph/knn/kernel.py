@@ -12,6 +12,7 @@ from egra_dist.graph.knn.settings import Metric
 
 _BASE_BLOCK = 4096
 _PAIRS_BEFORE_MERGE = 48
+_ROUNDED_DIM = 128
 
 
 def search(
@@ -41,10 +42,12 @@ def search(
         for start in range(0, len(queries), QUERY_BLOCK)
     ]
     base_rows = as_base(base, metric)
+    # Without good bounds rounding lets more pairs through, which only wide products make up for.
+    rounded = multiplies_bfloat16_fast() and base.shape[1] >= _ROUNDED_DIM
     for start in range(0, len(base), _BASE_BLOCK):
         block = base_rows[start : start + _BASE_BLOCK]
         wants_none = torch.full((len(block),), torch.inf)
-        tile = Tile(Side(block, wants_none), k + 1, multiplies_bfloat16_fast())
+        tile = Tile(Side(block, wants_none), k + 1, rounded)
         for part in searches:
             part.visit(tile, base[start : start + _BASE_BLOCK], start)
     found = np.concatenate([part.finish() for part in searches] or [np.empty((0, k), EDGE)])

@@ -23,6 +23,7 @@ from egra_dist.graph.knn.sweep import sweep_tasks
 from egra_dist.graph.knn.tasks import Task, Workers, run_tasks, single_threaded
 
 ROWS_PER_TASK = 65_536
+_MERGED_ROWS = 16_384
 PAIRS_PER_TASK = 2.5e8
 _HEAD_ROWS = 4096
 MAX_PROBES = 128
@@ -129,12 +130,12 @@ class SelfJoin:
         tasks = [
             MergeTask(
                 first,
-                min(len(self.rows), first + ROWS_PER_TASK),
+                min(len(self.rows), first + _MERGED_ROWS),
                 edges,
                 tuple(pairs),
                 self.settings.k,
             )
-            for first in range(0, len(self.rows), ROWS_PER_TASK)
+            for first in range(0, len(self.rows), _MERGED_ROWS)
         ]
         paths = self.run(stage, tasks)
         return tuple((task.first, path) for task, path in zip(tasks, paths, strict=True))

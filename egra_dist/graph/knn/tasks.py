@@ -6,6 +6,7 @@ one that all nodes share), so that nothing is copied to them. The split into tas
 result, does not depend on how many workers run them; every task is single-threaded.
 """
 
+import ctypes
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -91,7 +92,16 @@ def _run_one(task: Task, folder: Path, path: Path, number: int) -> int:
         with partial.open("wb") as file:
             np.save(file, array)
         partial.replace(path)
+        del array
+        _return_freed_memory()
     return number
+
+
+def _return_freed_memory() -> None:
+    """Gives freed memory back to the system, where the C library would keep most of it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def _run_in_threads(calls: list[Any], workers: Workers) -> Iterator[int]:
