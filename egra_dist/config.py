@@ -32,11 +32,11 @@ class AlignmentSettings(Settings):
 
     focus: Literal["uniform", "hard", "easy"] = "hard"
     """Who gets more weight: everybody the same, the less aligned, or the more aligned."""
-    focus_temperature: PositiveFloat = 0.5
+    focus_temperature: PositiveFloat = 2.0
     """Temperature of the softmax that turns alignment degrees into entity weights."""
     ramp: Literal["constant", "linear", "cosine", "exponential", "tanh"] = "linear"
     """How the strength grows from 0 to ``lambda_max``."""
-    ramp_steps: PositiveInt = 500
+    ramp_steps: PositiveInt = 100
     """Number of optimisation steps until the strength reaches ``lambda_max``."""
     lambda_max: NonNegativeFloat = 0.01
     """Final strength of the alignment loss."""
@@ -139,7 +139,7 @@ class ItemGraphSettings(Settings):
     weight: Literal["binary", "cosine"] = "binary"
     direction: Literal["directed", "union", "mutual"] = "union"
     """Edges as found, made symmetric by adding the reverse, or kept only where both agree."""
-    beta: NonNegativeFloat = 1.0
+    beta: NonNegativeFloat = 0.2
     """Scale of the item-item block against the user-item block."""
 
 
