@@ -194,16 +194,33 @@ class Config(Settings):
     tracking: TrackingSettings = TrackingSettings()
     cluster: ClusterSettings = ClusterSettings()
 
+    @property
+    def trainings(self) -> dict[str, TrainingSettings]:
+        """Every training of a run by its stage."""
+        return {"pretrain": self.pretrain, **self.baselines, "train": self.train}
+
     @model_validator(mode="after")
-    def _metric_is_computed(self) -> "Config":
+    def _metrics_are_computed(self) -> "Config":
         names = [f"{name}_at_{k}" for name in METRICS for k in self.evaluation.cutoffs]
-        for stage in ("pretrain", "train"):
-            metric = getattr(self, stage).metric
-            if metric not in names:
-                raise ValueError(f"{stage}.metric: {metric!r} is not computed; one of {names}")
+        for stage, training in self.trainings.items():
+            if training.metric not in names:
+                raise ValueError(
+                    f"{stage}.metric: {training.metric!r} is not computed; one of {names}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_have_names_of_their_own(self) -> "Config":
+        for name in self.baselines:
+            if name in STAGES or not name.isidentifier():
+                raise ValueError(
+                    f"baselines.{name}: {name!r} cannot be the name of a model; "
+                    f"letters, digits and _, and none of {', '.join(STAGES)}"
+                )
         return self
 
 
+STAGES = ("graphs", "pretrain", "knn", "merge", "train", "evaluate", "export")
 METRICS = ("recall", "ndcg", "precision", "map", "hit_rate")
 
 

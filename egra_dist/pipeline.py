@@ -15,7 +15,7 @@ import numpy as np
 
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog, Entities
-from egra_dist.config import Config, TrainingSettings
+from egra_dist.config import STAGES, Config, TrainingSettings
 from egra_dist.errors import UserError
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import write_graphs, write_merged
@@ -37,25 +37,35 @@ def run_pipeline(
         config: All settings.
         catalog: What to learn from.
         out: The run folder.
-        last_stage: One of :attr:`Pipeline.stages`.
+        last_stage: One of :data:`egra_dist.config.STAGES`.
         verbosity: 0, or more to see what the libraries say.
 
     Returns:
         What stands in ``metrics.json``; empty when the evaluation was not reached.
 
     Raises:
-        UserError: If the run folder cannot be written, or the stage is not known.
+        UserError: If the run folder cannot be written, the stage or a modality is not known, or
+            the validation split is empty.
     """
+    _check(config, catalog, last_stage)
     with Workspace(config, catalog, out, verbosity) as workspace:
         pipeline = Pipeline(workspace)
-        if last_stage not in pipeline.stages:
-            known = ", ".join(pipeline.stages)
-            raise UserError(f"stage {last_stage!r} is not known; one of {known}")
         for name, stage in pipeline.stages.items():
             stage()
             if name == last_stage:
                 break
     return pipeline.metrics
+
+
+def _check(config: Config, catalog: Catalog, last_stage: str) -> None:
+    """Finds what cannot work before anything is written."""
+    if last_stage not in STAGES:
+        raise UserError(f"stage {last_stage!r} is not known; one of {', '.join(STAGES)}")
+    if catalog.num_interactions("valid") == 0:
+        raise UserError(f"{catalog.path}: the validation split is empty; it selects the best state")
+    for training in config.trainings.values():
+        for modality in training.model.modalities or ():
+            catalog.features(modality)
 
 
 class Pipeline:
@@ -71,7 +81,7 @@ class Pipeline:
 
     @property
     def stages(self) -> dict[str, Callable[[], None]]:
-        """What is run, in this order."""
+        """What is run, in the order of :data:`STAGES`."""
         return {
             "graphs": self._graphs,
             "pretrain": self._pretrain,
@@ -83,7 +93,7 @@ class Pipeline:
         }
 
     def _graphs(self) -> None:
-        modalities = self._config.train.model.modalities or list(self._catalog.modalities)
+        modalities = list(self._catalog.modalities)
         k = self._config.feature_graph.k
         self._build(
             "graphs",
@@ -178,15 +188,14 @@ class Pipeline:
         self._trained[stage] = self._task(stage, settings, graphs, folder)
 
     def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
-        graphs, merged = self._artifacts["graphs"], self._artifacts[behavior]
+        graphs, merged = self._artifacts["graphs"].folder, self._artifacts[behavior].folder
         model = settings.model
-        known = graphs.manifest.settings["modalities"]
-        modalities = (model.modalities or known) if model.uses_modalities else []
+        seen = model.modalities or self._catalog.modalities if model.uses_modalities else ()
         return GraphPaths(
-            training=graphs.folder / "training",
-            plain=graphs.folder / "plain",
-            behavior=merged.folder / ("plain" if behavior == "graphs" else "behavior"),
-            features={name: graphs.folder / "features" / name for name in modalities},
+            training=graphs / "training",
+            plain=graphs / "plain",
+            behavior=merged / ("plain" if behavior == "graphs" else "behavior"),
+            features={name: graphs / "features" / name for name in seen},
         )
 
     def _task(

@@ -167,3 +167,14 @@ def test_shipped_cluster_files_load_and_change_nothing_that_is_learned(path):
     config = load_config(None, cluster=path)
     assert config.cluster != ClusterSettings()
     assert config.model_copy(update={"cluster": ClusterSettings()}) == Config()
+
+
+@pytest.mark.parametrize("name", ["train", "graphs", "a/b", "two words"])
+def test_baseline_needs_a_name_of_its_own(name):
+    with pytest.raises(UserError, match=rf"baselines.{name}: .* cannot be the name of a model"):
+        parse_config({"baselines": {name: {"model": {"name": "lightgcn"}}}})
+
+
+def test_metric_of_a_baseline_has_to_be_computed():
+    with pytest.raises(UserError, match=r"mine.metric: 'recall_at_7' is not computed"):
+        parse_config({"baselines": {"mine": {"metric": "recall_at_7"}}})
