@@ -15,11 +15,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from egra_dist.errors import UserError
+from egra_dist.lock import locked
 
 _log = logging.getLogger(__name__)
 
@@ -120,18 +121,26 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
     """
     partial = partial_folder(folder)
     try:
-        if not keep_partial and partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True, exist_ok=True)
-        yield partial
-        _take_place(partial, folder)
+        with _write_failures_named(folder):
+            if not keep_partial and partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            yield partial
+            _take_place(partial, folder)
+    finally:
+        if not keep_partial:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _write_failures_named(folder: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _WRITE_FAILURES:
             raise
         raise UserError(f"{folder}: cannot be written: {os.strerror(error.errno)}") from error
-    finally:
-        if not keep_partial:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,8 @@ def build(
 ) -> Artifact:
     """Returns the artifact of this recipe, made now unless ``folder`` already holds it.
 
+    Of several processes that want it at once one makes it, and the others wait for it.
+
     Args:
         folder: Where the artifact stands.
         kind: What it holds.
@@ -171,14 +182,29 @@ def build(
         resumable: Whether ``make`` goes on in what a failed attempt left in the folder.
     """
     digest = digest_of(kind, settings, inputs)
-    if is_finished(folder, kind, digest):
-        _log.info("%s: done before", kind)
-        return Artifact(folder, read_manifest(folder, kind))
+    if not is_finished(folder, kind, digest):
+        lock = folder.with_name(f".{folder.name}.lock")
+        waiting_for = f"{kind}: another process makes {folder}"
+        with _write_failures_named(folder), locked(lock, waiting_for):
+            if not is_finished(folder, kind, digest):
+                return _make(
+                    folder, Manifest(kind, digest, dict(settings), dict(inputs)), make, resumable
+                )
+    _log.info("%s: done before", kind)
+    return Artifact(folder, read_manifest(folder, kind))
+
+
+def _make(
+    folder: Path,
+    recipe: Manifest,
+    make: Callable[[Path], Mapping[str, Any] | None],
+    resumable: bool,
+) -> Artifact:
     started = time.perf_counter()
     with writing(folder, keep_partial=resumable) as partial:
         counts = dict(make(partial) or {})
         counts["seconds"] = round(time.perf_counter() - started, 3)
-        manifest = Manifest(kind, digest, dict(settings), dict(inputs), counts)
+        manifest = replace(recipe, counts=counts)
         manifest.write(partial)
     return Artifact(folder, manifest)
 

@@ -29,7 +29,13 @@ from egra_dist.workspace import Workspace
 
 
 def run_pipeline(
-    config: Config, catalog: Catalog, out: Path, last_stage: str = "export", verbosity: int = 0
+    config: Config,
+    catalog: Catalog,
+    out: Path,
+    last_stage: str = "export",
+    verbosity: int = 0,
+    artifacts: Path | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Applies a configuration to a catalogue: what is not yet done, up to ``last_stage``.
 
@@ -39,6 +45,8 @@ def run_pipeline(
         out: The run folder.
         last_stage: One of :data:`egra_dist.config.STAGES`.
         verbosity: 0, or more to see what the libraries say.
+        artifacts: Where the results of stages are kept; see :class:`Workspace`.
+        tags: More tags of the run in MLflow.
 
     Returns:
         What stands in ``metrics.json``; empty when the evaluation was not reached.
@@ -48,7 +56,7 @@ def run_pipeline(
             the validation split is empty.
     """
     _check(config, catalog, last_stage)
-    with Workspace(config, catalog, out, verbosity) as workspace:
+    with Workspace(config, catalog, out, verbosity, artifacts, tags) as workspace:
         pipeline = Pipeline(workspace)
         for name, stage in pipeline.stages.items():
             stage()

@@ -7,12 +7,15 @@ from typing import Any, Self
 
 import yaml
 
-from egra_dist.artifact import Artifact, build, digest_of
+from egra_dist.artifact import Artifact, build, digest_of, write_json
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.cluster.session import ray_session
 from egra_dist.config import Config
 from egra_dist.errors import UserError
 from egra_dist.tracking.experiment import Experiment
+
+ARTIFACTS = "artifacts.json"
+"""Names, in a run folder, the artifact of each stage so far: finished, or being made."""
 
 
 class Workspace:
@@ -23,16 +26,29 @@ class Workspace:
         catalog: What the run learns from.
         out: The run folder; created when absent.
         verbosity: 0, or more to see what the libraries say.
+        artifacts: Where the results of stages are kept, perhaps shared with other runs;
+            ``artifacts`` in the run folder when not given.
+        tags: More tags of the run in MLflow.
 
     Raises:
         UserError: If the folder cannot be written.
     """
 
-    def __init__(self, config: Config, catalog: Catalog, out: Path, verbosity: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        out: Path,
+        verbosity: int = 0,
+        artifacts: Path | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self.config = config
         self.catalog = catalog
         self.folder = out.resolve()
         self.verbosity = verbosity
+        self.artifacts = (artifacts or out / "artifacts").resolve()
+        self._places: dict[str, str] = {}
         self._resources = ExitStack()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +56,7 @@ class Workspace:
             (self.folder / "config.yaml").write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-        self.experiment = self._open_experiment()
+        self.experiment = self._open_experiment(tags or {})
 
     def __enter__(self) -> Self:
         self._resources.enter_context(self.experiment)
@@ -84,10 +100,12 @@ class Workspace:
                 self.experiment.log_dict(dict(counts), "counts.json", run_id)
             return counts
 
-        folder = folder or self.folder / "artifacts" / f"{kind}-{digest}"
+        folder = folder or self.artifacts / f"{kind}-{digest}"
+        self._places[kind] = str(folder)
+        write_json(self.folder / ARTIFACTS, self._places)
         return build(folder, kind, settings, digests, record, resumable)
 
-    def _open_experiment(self) -> Experiment:
+    def _open_experiment(self, tags: Mapping[str, str]) -> Experiment:
         tracking = self.config.tracking
         return Experiment.open(
             tracking.uri,
@@ -100,6 +118,7 @@ class Workspace:
                 "model": self.config.train.model.name,
                 "seed": str(self.config.seed),
                 "num_workers": str(self.config.cluster.num_workers),
+                **tags,
             },
             params=self.config.model_dump(mode="json"),
         )

@@ -34,21 +34,29 @@ def run(
     workers: Workers = None,
     overrides: Overrides = None,
     stage: Annotated[str, typer.Option(help="The last stage to run.")] = "export",
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(help="Where results of stages are kept, for several runs to share."),
+    ] = None,
     verbose: Verbosity = 0,
 ) -> None:
     """Run the pipeline, or what of it is not yet done.
 
-    Stages: graphs, pretrain, knn, merge, train, evaluate, export. A stage whose result is in the
-    run folder already is not run again; one that was interrupted goes on.
+    Stages: graphs, pretrain, knn, merge, train, evaluate, export. A stage whose result is there
+    already is not run again; one that was interrupted goes on. With --artifacts, runs in folders
+    of their own share what is equal, also when they run at the same time.
 
     Examples:
       egra-dist run configs/tiktok.yaml --catalog catalogs/tiktok --out runs/tiktok --workers 2
 
       egra-dist run configs/default.yaml --catalog catalogs/mine --out runs/mine
       --set train.alignment.focus=easy --set item_graph.k=5
+
+      egra-dist run configs/default.yaml --catalog catalogs/mine --out runs/easy
+      --artifacts artifacts/mine --set train.alignment.focus=easy
     """
     settings = [*(overrides or []), *([f"cluster.num_workers={workers}"] if workers else [])]
-    _run(config, catalog, out, cluster, settings, stage, verbose)
+    _run(config, catalog, out, cluster, settings, stage, verbose, artifacts)
 
 
 def demo(
@@ -80,6 +88,7 @@ def _run(
     overrides: list[str],
     stage: str,
     verbosity: int,
+    artifacts: Path | None = None,
 ) -> None:
     from egra_dist.catalog.catalog import Catalog
     from egra_dist.config import load_config
@@ -90,7 +99,7 @@ def _run(
     from egra_dist.pipeline import run_pipeline  # seconds of imports: the user's mistakes first
     from egra_dist.results import print_models
 
-    metrics = run_pipeline(settings, opened, out, stage, verbosity)
+    metrics = run_pipeline(settings, opened, out, stage, verbosity, artifacts)
     if metrics:
         print_models(metrics["models"])
         typer.echo(f"{out / 'metrics.json'} has every figure.")
