@@ -1,6 +1,6 @@
 """The stages in their order: read this first.
 
-    catalogue -> graphs -> pretrain -> knn -> merge -> train -> evaluate -> export
+    catalogue -> features -> graphs -> pretrain -> knn -> merge -> train -> evaluate -> export
 
 Every stage writes one artifact, named by the digest of what it was made from; a stage whose
 artifact is on disk is not run again. Nothing is computed here: the stages call the rooms.
@@ -8,6 +8,8 @@ artifact is on disk is not run again. Nothing is computed here: the stages call 
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ import numpy as np
 
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog, Entities
-from egra_dist.config import STAGES, Config, TrainingSettings
+from egra_dist.catalog.preprocess import write_features
+from egra_dist.config import STAGES, Config, ItemGraphSettings, TrainingSettings
 from egra_dist.errors import UserError
 from egra_dist.graph.csr import Csr
-from egra_dist.graph.item import write_graphs, write_merged
-from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
+from egra_dist.graph.item import ItemNeighbors, write_graphs, write_merged
+from egra_dist.graph.knn import KnnGraph, KnnSettings
 from egra_dist.results import collect, flat_metrics
 from egra_dist.serve.export import export_vectors
 from egra_dist.train.launch import launch
@@ -91,6 +94,7 @@ class Pipeline:
     def stages(self) -> dict[str, Callable[[], None]]:
         """What is run, in the order of :data:`STAGES`."""
         return {
+            "features": self._features,
             "graphs": self._graphs,
             "pretrain": self._pretrain,
             "knn": self._knn,
@@ -100,53 +104,79 @@ class Pipeline:
             "export": self._export,
         }
 
+    def _features(self) -> None:
+        """Leaves preprocessed features; where none are wanted the catalogue's own serve."""
+        settings, seed = self._config.features, self._config.seed
+        if not settings.changes_features:
+            return
+        self._build(
+            "features",
+            {**settings.model_dump(mode="json"), "seed": seed},
+            (),
+            lambda folder, _: write_features(self._catalog, settings, seed, folder),
+        )
+        self._catalog = replace(self._catalog, features_folder=self._artifacts["features"].folder)
+
     def _graphs(self) -> None:
         modalities = list(self._catalog.modalities)
         k = self._config.feature_graph.k
         self._build(
             "graphs",
             {"modalities": modalities, "k": k},
-            (),
+            ("features",),
             lambda folder, _: write_graphs(self._catalog, modalities, k, folder),
         )
 
     def _pretrain(self) -> None:
-        if self._config.item_graph.source == "pretrained":
+        if any(graph.is_pretrained for graph in self._config.item_graphs.values()):
             self._train_model("pretrain", self._config.pretrain, "graphs")
 
     def _knn(self) -> None:
-        if self._config.item_graph.source == "none":
-            return
-        settings = KnnSettings(k=self._config.item_graph.k, seed=self._config.seed)
-        pretrained = self._artifacts["pretrain"].folder
-
-        def make(folder: Path, _: str) -> Mapping[str, Any]:
-            vectors = np.load(pretrained / "item_vectors.npy", mmap_mode="r")
-            graph = build_knn(vectors, settings, workdir=folder / "work")
-            graph.save(folder)
-            return graph.statistics
-
-        self._build("knn", settings.model_dump(mode="json"), ("pretrain",), make, resumable=True)
+        self._find_neighbors("knn", self._config.item_graph)
 
     def _merge(self) -> None:
-        settings = self._config.item_graph
-        if settings.source == "none":
-            return
-        graphs, knn = self._artifacts["graphs"].folder, self._artifacts["knn"].folder
-        self._build(
-            "merge",
-            settings.model_dump(mode="json"),
-            ("graphs", "knn"),
-            lambda folder, _: write_merged(
-                Csr.load(graphs / "training"), KnnGraph.load(knn), settings, folder
-            ),
-        )
+        self._merge_neighbors("merge", "knn", self._config.item_graph)
 
     def _train(self) -> None:
         is_merged = self._config.train.model.uses_item_graph and "merge" in self._artifacts
         self._train_model("train", self._config.train, "merge" if is_merged else "graphs")
         for name, settings in self._config.baselines.items():
-            self._train_model(name, settings, "graphs")
+            behavior = "graphs"
+            if settings.merged_graph:
+                self._find_neighbors(f"{name}_knn", settings.merged_graph)
+                behavior = f"{name}_merge"
+                self._merge_neighbors(behavior, f"{name}_knn", settings.merged_graph)
+            self._train_model(name, settings, behavior)
+
+    def _find_neighbors(self, kind: str, settings: ItemGraphSettings) -> None:
+        """Leaves the neighbours of every item, by the vectors that the settings name."""
+        if settings.source == "none":
+            return
+        knn = KnnSettings(k=settings.k, seed=self._config.seed)
+        source = ItemNeighbors(
+            self._catalog,
+            settings,
+            knn,
+            pretrained=self._artifacts["pretrain"].folder if settings.is_pretrained else None,
+        )
+        recipe = {**knn.model_dump(mode="json"), **source.recipe()}
+        inputs = ("pretrain",) if settings.is_pretrained else ()
+        make = partial(_save_neighbors, source)
+        self._build(kind, recipe, (*inputs, "features"), make, resumable=True)
+
+    def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
+        """Leaves the behaviour graph with those neighbours in it."""
+        if settings.source == "none":
+            return
+        graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
+        self._build(
+            kind,
+            settings.model_dump(mode="json", include={"direction", "weight", "beta"}),
+            ("graphs", knn),
+            lambda folder, _: write_merged(
+                Csr.load(graphs / "training"), KnnGraph.load(neighbors), settings, folder
+            ),
+        )
 
     def _evaluate(self) -> None:
         """Reads the figures that the trainings left, or ranks their vectors again."""
@@ -225,6 +255,7 @@ class Pipeline:
             recording=recording,
             log_every_steps=self._config.tracking.log_every_steps,
             verbosity=self._workspace.verbosity,
+            features=self._catalog.features_folder,
         )
 
     def _build(
@@ -235,5 +266,11 @@ class Pipeline:
         make: Callable[[Path, str], Mapping[str, Any]],
         **options: Any,
     ) -> None:
-        sources = {name: self._artifacts[name] for name in inputs}
+        sources = {name: self._artifacts[name] for name in inputs if name in self._artifacts}
         self._artifacts[kind] = self._workspace.build(kind, settings, sources, make, **options)
+
+
+def _save_neighbors(source: ItemNeighbors, folder: Path, _: str) -> Mapping[str, Any]:
+    graph = source.find(folder / "work")
+    graph.save(folder)
+    return graph.statistics

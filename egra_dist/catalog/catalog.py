@@ -45,10 +45,17 @@ class Features:
 
 @dataclass(frozen=True)
 class Catalog:
-    """A finished catalogue folder."""
+    """A finished catalogue folder.
+
+    Attributes:
+        path: The folder.
+        manifest: What it holds.
+        features_folder: Where features are read instead, preprocessed; its own when None.
+    """
 
     path: Path
     manifest: Manifest
+    features_folder: Path | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Catalog":
@@ -118,7 +125,7 @@ class Catalog:
             raise UserError(
                 f"{self.path}: no modality {modality!r}; it has {list(self.modalities)}"
             )
-        folder = self.path / "features"
+        folder = self.features_folder or self.path / "features"
         return Features(
             values=np.load(folder / f"{modality}.npy", mmap_mode="r"),
             present=np.load(folder / f"{modality}.present.npy", mmap_mode="r"),

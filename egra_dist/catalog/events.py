@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import SPLITS, Catalog
-from egra_dist.catalog.features import gather_blocks
+from egra_dist.catalog.features import RowBlocks
 from egra_dist.catalog.files import Source, content_digest, read_source
 from egra_dist.catalog.items import ItemData, ItemOptions, find_rows, read_items
 from egra_dist.catalog.kcore import k_core
+from egra_dist.catalog.preprocess import add_preprocessed
 from egra_dist.catalog.split import TRAIN, split_by_ratio, split_by_time, split_last_out
 from egra_dist.catalog.writer import CatalogWriter, writing_catalog
+from egra_dist.config import FeatureSettings
 from egra_dist.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,11 @@ class _Events:
 
 
 def ingest_events(
-    path: Path, out: Path, settings: EventSettings, item_options: ItemOptions | None = None
+    path: Path,
+    out: Path,
+    settings: EventSettings,
+    item_options: ItemOptions | None = None,
+    preprocessing: FeatureSettings | None = None,
 ) -> Catalog:
     """Turns a table of events into a catalogue.
 
@@ -93,6 +99,7 @@ def ingest_events(
         out: The catalogue folder.
         settings: Columns, filter and split.
         item_options: Item table and features, if there are any.
+        preprocessing: What happens to the features.
 
     Raises:
         UserError: If a file is not readable, lacks a column, or holds a value that is not
@@ -103,7 +110,9 @@ def ingest_events(
     columns = [name for name in (settings.user, settings.item, settings.time) if name]
     source = read_source(path, columns, text=(settings.user, settings.item))
     inputs = {"events": content_digest(source.parts), **items.digests}
+    preprocessing = preprocessing or FeatureSettings()
     recipe = {"reader": "events", **asdict(settings), **items.recipe}
+    recipe |= preprocessing.model_dump(exclude_defaults=True)
 
     rng = np.random.default_rng(settings.seed)
     events = _keep_core(_collapse(_read_events(source, settings), source), source, settings)
@@ -111,7 +120,7 @@ def ingest_events(
     events = _Events(events.users.shuffled(rng), events.items.shuffled(rng), events.times)
     with writing_catalog(out, recipe, inputs) as writer:
         writer.add_entities("users", pa.table({"raw_id": events.users.raw_ids}))
-        _write_items(writer, events.items.raw_ids, items)
+        _write_items(writer, events.items.raw_ids, items, preprocessing)
         _write_interactions(writer, events, labels)
     return Catalog.open(out)
 
@@ -219,7 +228,9 @@ def _drop_untrained(
     return events.take(np.flatnonzero(stays)), labels[stays]
 
 
-def _write_items(writer: CatalogWriter, raw_ids: pa.Array, items: ItemData) -> None:
+def _write_items(
+    writer: CatalogWriter, raw_ids: pa.Array, items: ItemData, preprocessing: FeatureSettings
+) -> None:
     wanted = pa.chunked_array([raw_ids])
     rows = find_rows(wanted, items.ids)
     known = pa.array(rows, mask=rows < 0)
@@ -230,7 +241,8 @@ def _write_items(writer: CatalogWriter, raw_ids: pa.Array, items: ItemData) -> N
         present = (rows >= 0) & features.present[rows]
         if not present.any():
             raise UserError(f"--feature {modality}: none of the catalogue's items has a row")
-        writer.add_features(modality, gather_blocks(features.values, rows), present)
+        blocks = RowBlocks(features.values, rows)
+        add_preprocessed(writer, modality, blocks, present, preprocessing)
 
 
 def _write_interactions(writer: CatalogWriter, events: _Events, labels: NDArray[np.int8]) -> None:

@@ -16,9 +16,11 @@ import pyarrow.csv as csv
 from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import SPLITS, Catalog
-from egra_dist.catalog.features import find_present, gather_blocks, open_npy
+from egra_dist.catalog.features import RowBlocks, find_present, open_npy
 from egra_dist.catalog.files import content_digest
+from egra_dist.catalog.preprocess import add_preprocessed
 from egra_dist.catalog.writer import CatalogWriter, writing_catalog
+from egra_dist.config import FeatureSettings
 from egra_dist.errors import UserError
 
 COLUMNS = ("userID", "itemID", "x_label")
@@ -39,13 +41,16 @@ class _Inter:
         return UserError(f"{self.path}: line {row + _FIRST_LINE}: {message}")
 
 
-def ingest_mmrec(folder: Path, out: Path, seed: int = 0) -> Catalog:
+def ingest_mmrec(
+    folder: Path, out: Path, seed: int = 0, preprocessing: FeatureSettings | None = None
+) -> Catalog:
     """Turns an MMRec folder into a catalogue.
 
     Args:
         folder: Holds one ``.inter`` file and any number of ``<modality>_feat.npy``.
         out: The catalogue folder.
         seed: Seed of the order of dense indices.
+        preprocessing: What happens to the features.
 
     Returns:
         The catalogue.
@@ -70,12 +75,15 @@ def ingest_mmrec(folder: Path, out: Path, seed: int = 0) -> Catalog:
 
     rng = np.random.default_rng(seed)
     user_ids, item_ids = rng.permutation(num_users), rng.permutation(num_items)
-    with writing_catalog(out, {"reader": "mmrec", "seed": seed}, inputs) as writer:
+    preprocessing = preprocessing or FeatureSettings()
+    recipe = {"reader": "mmrec", "seed": seed, **preprocessing.model_dump(exclude_defaults=True)}
+    with writing_catalog(out, recipe, inputs) as writer:
         writer.add_entities("users", pa.table({"raw_id": user_ids}))
         writer.add_entities("items", pa.table({"raw_id": item_ids}))
         _write_interactions(writer, inter, np.argsort(user_ids), np.argsort(item_ids))
         for name, values in features.items():
-            writer.add_features(name, gather_blocks(values, item_ids), present[name][item_ids])
+            blocks = RowBlocks(values, item_ids)
+            add_preprocessed(writer, name, blocks, present[name][item_ids], preprocessing)
     return Catalog.open(out)
 
 

@@ -48,7 +48,11 @@ class CatalogWriter:
         self._append(f"interactions/{split}", pa.table(columns))
 
     def add_features(
-        self, modality: str, blocks: Iterable[NDArray[Any]], present: NDArray[np.bool_]
+        self,
+        modality: str,
+        blocks: Iterable[NDArray[Any]],
+        present: NDArray[np.bool_],
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes one modality.
 
@@ -56,15 +60,17 @@ class CatalogWriter:
             modality: Its name.
             blocks: Consecutive blocks of rows ``[*, dim]``, all of one dtype; zero where missing.
             present: ``bool [num_items]``.
+            facts: What else the manifest says about it.
         """
         folder = self._folder / "features"
         folder.mkdir(exist_ok=True)
-        dim, dtype = _write_npy(folder / f"{modality}.npy", blocks, len(present))
+        dim, dtype = write_npy(folder / f"{modality}.npy", blocks, len(present))
         np.save(folder / f"{modality}.present.npy", present)
         self._modalities[modality] = {
             "dim": dim,
             "dtype": str(dtype),
             "num_missing": int(np.count_nonzero(~present)),
+            **(facts or {}),
         }
 
     def counts(self) -> dict[str, Any]:
@@ -178,10 +184,14 @@ class _Parts:
         self._rows_in_part = 0
 
 
-def _write_npy(
+def write_npy(
     path: Path, blocks: Iterable[NDArray[Any]], num_rows: int
 ) -> tuple[int, np.dtype[Any]]:
-    """Writes blocks of rows as one ``.npy``; sequential, so that no page of it stays in memory."""
+    """Writes blocks of rows as one ``.npy``; sequential, so that no page of it stays in memory.
+
+    Returns:
+        ``dim`` and the type of the blocks.
+    """
     rows_written = 0
     with path.open("wb") as file:
         for block in blocks:

@@ -11,9 +11,23 @@ from egra_dist.errors import UserError
 
 if TYPE_CHECKING:
     from egra_dist.catalog.catalog import Catalog
+    from egra_dist.config import FeatureSettings
 
 Out = Annotated[Path, typer.Option(help="The catalogue folder to write.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Center = Annotated[
+    bool, typer.Option("--center", help="Take the mean away from the features of each modality.")
+]
+Whiten = Annotated[
+    bool,
+    typer.Option("--whiten", help="Make feature columns uncorrelated with variance 1; centres."),
+]
+Pca = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="WIDTH", help="Keep so many principal components of features; centres."
+    ),
+]
 
 ingest = typer.Typer(no_args_is_help=True, help="Turn raw data into a catalogue.")
 
@@ -36,6 +50,9 @@ def register(app: typer.Typer) -> None:
 def mmrec(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The MMRec folder.")],
     out: Out,
+    center: Center = False,
+    whiten: Whiten = False,
+    pca: Pca = None,
     seed: Seed = 0,
 ) -> None:
     """Read a folder in MMRec's format: NAME.inter and MODALITY_feat.npy files.
@@ -44,11 +61,14 @@ def mmrec(
     2 test). Row i of a feature file belongs to itemID i; a row of zeros marks it as missing.
 
     Example: egra-dist ingest mmrec data/tiktok --out catalogs/tiktok
+
+    Example: egra-dist ingest mmrec data/wide --pca 256 --out catalogs/narrow
     """
     from egra_dist.catalog.mmrec import ingest_mmrec
 
     started = perf_counter()
-    _report(ingest_mmrec(folder, out, seed), started)
+    preprocessing = _preprocessing(center, whiten, pca)
+    _report(ingest_mmrec(folder, out, seed, preprocessing), started)
 
 
 @ingest.command()
@@ -96,6 +116,9 @@ def events(
             "per line, or a table with the --item-id column. May be repeated.",
         ),
     ] = None,
+    center: Center = False,
+    whiten: Whiten = False,
+    pca: Pca = None,
     seed: Seed = 0,
 ) -> None:
     """Read a table of events with raw ids: who interacted with what, and when.
@@ -118,7 +141,8 @@ def events(
     settings = EventSettings(user, item, time, k_core, split.value, _shares(ratios), seed)
     ids = {name: Path(path) for name, path in _pairs("--feature-ids", feature_ids or [], "")}
     options = ItemOptions(items, item_id, dict(_pairs("--feature", feature or [])), ids)
-    _report(ingest_events(file, out, settings, options), started)
+    preprocessing = _preprocessing(center, whiten, pca)
+    _report(ingest_events(file, out, settings, options, preprocessing), started)
 
 
 def synth(
@@ -156,6 +180,12 @@ def synth(
         seed=seed,
     )
     _report(synthesize(settings, out), started)
+
+
+def _preprocessing(center: bool, whiten: bool, pca: int | None) -> "FeatureSettings":
+    from egra_dist.config import FeatureSettings
+
+    return FeatureSettings(center=center, whiten=whiten, width=pca)
 
 
 def _shares(text: str) -> tuple[float, float, float]:

@@ -1,6 +1,7 @@
-"""Item graphs: over the raw features of each modality, and over pretrained item vectors."""
+"""Item graphs: over the raw features of each modality, and over vectors of items."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.files import content_digest
+from egra_dist.catalog.vectors import own_vectors
 from egra_dist.config import ItemGraphSettings
+from egra_dist.errors import UserError
 from egra_dist.graph.behavior import item_adjacency, merge, normalize, training_matrix
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
+from egra_dist.graph.knn.combine import combine
 
 
 def write_graphs(
@@ -43,6 +48,77 @@ def write_graphs(
         normalize(adjacency).save(folder / "features" / name)
         counts[name] = adjacency.num_entries
     return {"num_edges": counts}
+
+
+@dataclass(frozen=True)
+class ItemNeighbors:
+    """Where the neighbours of items are searched.
+
+    Attributes:
+        catalog: The items.
+        settings: Whose vectors count.
+        knn: How neighbours are found.
+        pretrained: Folder with ``item_vectors.npy`` of the pretrained recommender, if needed.
+    """
+
+    catalog: Catalog
+    settings: ItemGraphSettings
+    knn: KnnSettings
+    pretrained: Path | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result beside :attr:`knn` and the pretrained vectors."""
+        fields = {"source"}
+        if self.settings.source in ("raw", "both"):
+            fields |= {"combine", "modality_weights"}
+        recipe = self.settings.model_dump(mode="json", include=fields)
+        if self.settings.vectors:
+            recipe["vectors"] = content_digest([self.settings.vectors])
+        return recipe
+
+    def find(self, workdir: Path) -> KnnGraph:
+        """Finds them.
+
+        Args:
+            workdir: Where an interrupted search is gone on with.
+
+        Raises:
+            UserError: If the user's own vectors cannot be used, or a weight is given to a
+                modality that the catalogue does not have.
+        """
+        match self.settings.source:
+            case "pretrained":
+                return self._by_pretrained(workdir)
+            case "raw":
+                return self._by_features()
+            case "both":
+                graphs = [self._by_pretrained(workdir), self._by_features()]
+                return combine(graphs, "union", self.knn.k)
+            case _:
+                assert self.settings.vectors is not None, "the settings are validated"
+                own = own_vectors(self.catalog, self.settings.vectors)
+                return build_knn(own.values, self.knn, own.present, workdir=workdir)
+
+    def _by_pretrained(self, workdir: Path) -> KnnGraph:
+        assert self.pretrained is not None, "the pipeline has trained it"
+        vectors = np.load(self.pretrained / "item_vectors.npy", mmap_mode="r")
+        return build_knn(vectors, self.knn, workdir=workdir)
+
+    def _by_features(self) -> KnnGraph:
+        names, weights = self.catalog.modalities, self.settings.modality_weights
+        unknown = sorted(set(weights) - set(names))
+        if unknown:
+            raise UserError(
+                f"item_graph.modality_weights: no modality {unknown[0]!r}; "
+                f"the catalogue has {list(names)}"
+            )
+        graphs = [self._by_modality(name) for name in names]
+        shares = [weights.get(name, 1.0) for name in names]
+        return combine(graphs, self.settings.combine, self.knn.k, shares)
+
+    def _by_modality(self, name: str) -> KnnGraph:
+        features = self.catalog.features(name)
+        return build_knn(features.values, self.knn, features.present)
 
 
 def with_itself(knn: KnnGraph, present: NDArray[np.bool_]) -> Csr:

@@ -37,27 +37,62 @@ def info_nce(anchors: Tensor, candidates: Tensor, positives: Tensor, temperature
     anchors = functional.normalize(anchors, dim=1)
     candidates = functional.normalize(candidates, dim=1)
     numerator = (anchors * candidates[positives]).sum(1) / temperature
-    return _LogSumExpOfProducts.apply(anchors, candidates, 1 / temperature) - numerator
+    bound = torch.full((1,), 1 / temperature, dtype=anchors.dtype, device=anchors.device)
+    # Cosines are bounded, so that no search for the maximum is needed.
+    log_sums = _LogSumExp.apply(anchors, candidates, -bound, 1 / temperature, bound)
+    return log_sums - numerator
 
 
-class _LogSumExpOfProducts(torch.autograd.Function):
-    """``logsumexp_k(scale * <a_j, c_k>)`` for unit vectors.
+def sampled_softmax(
+    users: Tensor, candidates: Tensor, positives: Tensor, log_shares: Tensor, temperature: float
+) -> Tensor:
+    """Softmax over sampled items, corrected for how often each is sampled.
 
-    Cosines are bounded, so ``exp(scale * (cos - 1))`` needs no search for the maximum; one
-    exponential per pair serves both directions. This is what a step of training costs most.
+    ``-log(exp(s_jp) / sum_k exp(s_jk))`` with ``s_jk = <u_j, c_k> / t - log q_k`` (Bengio &
+    Senecal 2008; Yi et al. 2019, equation 3).
+
+    Args:
+        users: ``[num_users, dim]``.
+        candidates: Distinct items ``[num_candidates, dim]``.
+        positives: ``int64 [num_users]``, the candidate that each user interacted with.
+        log_shares: ``log q [num_candidates]``; zeros for no correction.
+        temperature: ``t``.
+
+    Returns:
+        ``[num_users]``.
+    """
+    products = (users * candidates[positives]).sum(1) / temperature
+    total = _LogSumExp.apply(users, candidates, -log_shares, 1 / temperature, None)
+    return total - (products - log_shares[positives])
+
+
+class _LogSumExp(torch.autograd.Function):
+    """``logsumexp_k(scale * <a_j, c_k> + bias_k)``.
+
+    One exponential per pair serves both directions: this is what a step of training costs most.
     """
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, scale: float) -> Tensor:
-        shift = torch.full((1,), -scale, dtype=anchors.dtype, device=anchors.device)
-        shares = torch.addmm(shift, anchors, candidates.T, alpha=scale).exp_()
-        total = shares.sum(1)
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        candidates: Tensor,
+        bias: Tensor,
+        scale: float,
+        bound: Tensor | None,
+    ) -> Tensor:
+        shares = torch.addmm(bias, anchors, candidates.T, alpha=scale)
+        if bound is None:
+            bound = shares.amax(1)
+            shares -= bound[:, None]
+        total = shares.exp_().sum(1)
         ctx.save_for_backward(anchors, candidates, shares, total)
         ctx.scale = scale
-        return total.log() + scale
+        return total.log() + bound
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, shares, total = ctx.saved_tensors
         row_weights = (gradients[0] * ctx.scale / total)[:, None]
-        return row_weights * (shares @ candidates), shares.T @ (row_weights * anchors), None
+        of_anchors = row_weights * (shares @ candidates)
+        return of_anchors, shares.T @ (row_weights * anchors), None, None, None

@@ -61,7 +61,12 @@ class ModalityBranch(nn.Module):
         gate = torch.sigmoid(self.purify[modality](projected))
         return item_embeddings * gate * self._present[modality]
 
-    def fuse(self, propagated: Tensor, behavior: Tensor) -> Tensor:
+    @property
+    def num_modalities(self) -> int:
+        """How many modalities are fused."""
+        return len(self._features)
+
+    def fuse(self, propagated: Tensor, behavior: Tensor, kept: Tensor | None = None) -> Tensor:
         """``Side = (sum_m sigmoid(G_m H) * (P_m - C) + C) / (M + 1)``, row by row.
 
         ``C = sum_m att_m P_m`` with attention over the modalities. A modality that reached a row
@@ -70,12 +75,15 @@ class ModalityBranch(nn.Module):
         Args:
             propagated: Rows of :meth:`propagate`, ``[num_rows, num_modalities * dim]``.
             behavior: The same rows of ``H``, ``[num_rows, dim]``.
+            kept: ``bool [num_rows, num_modalities]``: what is not dropped; all when None.
 
         Returns:
             ``[num_rows, dim]``.
         """
-        num_modalities = len(self._features)
+        num_modalities = self.num_modalities
         views = propagated.view(len(propagated), num_modalities, -1)
+        if kept is not None:
+            views = views * kept[:, :, None]
         is_there = views.detach().abs().amax(2) > 0
         logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
         common = (torch.softmax(logits, dim=1)[:, :, None] * views).sum(1)

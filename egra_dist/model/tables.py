@@ -24,21 +24,20 @@ class EmbeddingTables:
     """Two row-wise sharded tables; needs an initialised process group.
 
     Args:
-        num_users: Rows of the user table.
-        num_items: Rows of the item table.
-        dim: Width of both.
+        sizes: Rows of each table.
+        widths: Columns of each table.
         device: Where the shards live.
     """
 
-    def __init__(self, num_users: int, num_items: int, dim: int, device: torch.device) -> None:
-        self._sizes = {USER: num_users, ITEM: num_items}
-        self._model = _shard(self._sizes, dim, device)
+    def __init__(self, sizes: dict[str, int], widths: dict[str, int], device: torch.device) -> None:
+        self._sizes = sizes
+        self._model = _shard(sizes, widths, device)
         self._sharded = {
             name: self._model.state_dict()[f"tables.embeddings.{name}.weight"]
             for name in self._sizes
         }
         self._parameters = {
-            name: nn.Parameter(_local(sharded, dim, device))
+            name: nn.Parameter(_local(sharded, widths[name], device))
             for name, sharded in self._sharded.items()
         }
 
@@ -115,7 +114,7 @@ class _Holder(nn.Module):
         self.tables = tables
 
 
-def _shard(sizes: dict[str, int], dim: int, device: torch.device) -> nn.Module:
+def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchrec import EmbeddingCollection, EmbeddingConfig
@@ -125,7 +124,12 @@ def _shard(sizes: dict[str, int], dim: int, device: torch.device) -> nn.Module:
         from torchrec.distributed.planner.types import ParameterConstraints
 
     configs = [
-        EmbeddingConfig(name=name, embedding_dim=dim, num_embeddings=num_rows, feature_names=[name])
+        EmbeddingConfig(
+            name=name,
+            embedding_dim=widths[name],
+            num_embeddings=num_rows,
+            feature_names=[name],
+        )
         for name, num_rows in sizes.items()
     ]
     module = _Holder(EmbeddingCollection(tables=configs, device=torch.device("meta")))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
-from egra_dist.model.egra import Triplets
+from egra_dist.model.recommender import Triplets
 
 _MAX_ROUNDS = 100
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.config import TrainingSettings
-from egra_dist.model.egra import Egra, Propagated
+from egra_dist.model.recommender import Propagated, Recommender
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.checkpoint import Checkpoints, TrainingState
@@ -27,7 +27,7 @@ class Parts:
 
     settings: TrainingSettings
     tables: EmbeddingTables
-    model: Egra
+    model: Recommender
     optimizers: Optimizers
     batches: TripletBatches
     checkpoints: Checkpoints
@@ -45,6 +45,7 @@ def train(parts: Parts) -> TrainingState:
     state = parts.checkpoints.resume()
     while not state.is_finished:
         parts.optimizers.set_epoch(state.epoch)
+        parts.model.start_epoch(state.epoch)
         parts.report.start_epoch(state)
         for shares in batches.epoch(state.epoch):
             propagated = propagate(parts)
@@ -68,7 +69,7 @@ def train(parts: Parts) -> TrainingState:
 
 
 def propagate(parts: Parts) -> Propagated:
-    """This rank's nodes, see :meth:`Egra.propagate`."""
+    """This rank's nodes, see :meth:`Recommender.propagate`."""
     return parts.model.propagate(parts.tables.local(USER), parts.tables.local(ITEM))
 
 

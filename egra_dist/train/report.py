@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from egra_dist.config import TrainingSettings
 from egra_dist.model import alignment
-from egra_dist.model.egra import Losses
+from egra_dist.model.recommender import Losses
 from egra_dist.train.checkpoint import TrainingState
 
 

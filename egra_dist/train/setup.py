@@ -1,20 +1,16 @@
 """Puts the parts of a training together on one rank."""
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.graph.csr import Csr
-from egra_dist.graph.partition import NodePartition, RowPartition, take_rows
-from egra_dist.model.egra import Egra
-from egra_dist.model.modality import ModalityBranch
-from egra_dist.model.propagation import PartitionedMatrix
-from egra_dist.model.tables import EmbeddingTables
+from egra_dist.graph.partition import NodePartition, RowPartition
+from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.checkpoint import Checkpoints
 from egra_dist.train.loop import Parts
+from egra_dist.train.models import build_model
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.report import Recorder, Reporter
 from egra_dist.train.task import Task
@@ -38,15 +34,17 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         device: Where this rank computes.
         recorder: Where rank 0 records; None on the other ranks.
     """
-    catalog = Catalog.open(task.catalog)
+    catalog = task.open_catalog()
     nodes = partition_of(catalog)
     settings = task.settings
-    tables = EmbeddingTables(catalog.num_users, catalog.num_items, settings.model.dim, device)
+    sizes = {USER: catalog.num_users, ITEM: catalog.num_items}
+    widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
+    tables = EmbeddingTables(sizes, widths, device)
     tables.initialize(task.seed)
     torch.manual_seed(task.seed)
-    model = _build_model(task, catalog, nodes, device)
-    optimizers = Optimizers(tables.parameters(), list(model.parameters()), settings.optimizer)
     training = Csr.load(task.graphs.training)
+    model = build_model(task, catalog, training, nodes, device)
+    optimizers = Optimizers(tables.parameters(), list(model.parameters()), settings.optimizer)
     batches = TripletBatches(training, nodes, settings.batch_size, task.seed, device)
     return Parts(
         settings=settings,
@@ -64,44 +62,4 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
         ),
-    )
-
-
-def _build_model(task: Task, catalog: Catalog, nodes: NodePartition, device: torch.device) -> Egra:
-    rank = dist.get_rank()
-    behavior = take_rows(Csr.load(task.graphs.behavior), nodes.own_nodes(rank))
-    positions = nodes.position_of_nodes(behavior.indices)
-    rows = Csr(behavior.indptr, positions.astype(np.int32), behavior.values, behavior.num_columns)
-    graph = PartitionedMatrix(rows, nodes.positions, device)
-    branch = None
-    if task.settings.model.uses_modalities and task.graphs.features:
-        branch = _build_modality_branch(task, catalog, nodes, device)
-    return Egra(task.settings, graph, nodes, branch).to(device)
-
-
-def _build_modality_branch(
-    task: Task, catalog: Catalog, nodes: NodePartition, device: torch.device
-) -> ModalityBranch:
-    rank = dist.get_rank()
-    own = nodes.items.block(rank)
-    features: dict[str, Tensor] = {}
-    present: dict[str, Tensor] = {}
-    graphs: dict[str, PartitionedMatrix] = {}
-    for name, folder in task.graphs.features.items():
-        modality = catalog.features(name)
-        features[name] = torch.as_tensor(np.array(modality.values[own], np.float32), device=device)
-        present[name] = torch.as_tensor(np.array(modality.present[own]), device=device)
-        rows = take_rows(Csr.load(folder), [own])
-        graphs[name] = PartitionedMatrix(rows, nodes.items, device)
-    plain = take_rows(Csr.load(task.graphs.plain), [nodes.users.block(rank)])
-    # A user's neighbours in the plain graph are items alone, so columns can count from the first.
-    user_rows = Csr(
-        plain.indptr, plain.indices - np.int32(catalog.num_users), plain.values, catalog.num_items
-    )
-    return ModalityBranch(
-        features,
-        present,
-        graphs,
-        PartitionedMatrix(user_rows, nodes.items, device),
-        task.settings.model.dim,
     )

@@ -1,10 +1,11 @@
 """What the driver hands to the workers: where things are and what to do. Picklable, small."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from egra_dist.artifact import digest_of
+from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import EvaluationSettings, TrainingSettings
 
 
@@ -41,6 +42,7 @@ class Task:
         progress: Handle through which rank 0 tells how far it is.
         log_every_steps: Steps between two records of the losses.
         verbosity: 0, or more to see what the libraries say.
+        features: Folder of the preprocessed features; the catalogue's own when None.
     """
 
     stage: str
@@ -54,6 +56,11 @@ class Task:
     progress: Any = None
     log_every_steps: int = 10
     verbosity: int = 0
+    features: Path | None = None
+
+    def open_catalog(self) -> Catalog:
+        """The catalogue, with the features as they are to be used."""
+        return replace(Catalog.open(self.catalog), features_folder=self.features)
 
     @property
     def evaluation_file(self) -> Path:

@@ -11,8 +11,8 @@ from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.alignment import alignment_degrees, entity_weights
-from egra_dist.model.egra import Egra, Propagated, Representations
 from egra_dist.model.exchange import gather_rows, rank, world_size
+from egra_dist.model.recommender import Propagated, Recommender, Representations
 from egra_dist.tracking.summary import quantiles
 
 _MAX_SAMPLE = 20_000
@@ -35,7 +35,7 @@ class Validator:
         catalog: Catalog,
         training: Csr,
         nodes: NodePartition,
-        model: Egra,
+        model: Recommender,
         settings: TrainingSettings,
         evaluation: EvaluationSettings,
     ) -> None:
@@ -49,7 +49,7 @@ class Validator:
         """Metrics ``valid/...`` and, of a model with modalities, statistics ``alignment/...``.
 
         Args:
-            propagated: See :meth:`Egra.propagate`.
+            propagated: See :meth:`Recommender.propagate`.
         """
         rows = self._model.represent(propagated)
         num_users = self._nodes.users.size(rank())

@@ -32,7 +32,7 @@ def train_worker(config: dict[str, Any]) -> None:
     task, device = _start(config)
     parts = assemble(task, device, _open_recorder(task))
     state = train(parts)
-    catalog = Catalog.open(task.catalog)
+    catalog = task.open_catalog()
     nodes = partition_of(catalog)
     with torch.no_grad():
         final = parts.model.represent(propagate(parts)).final
@@ -50,7 +50,7 @@ def train_worker(config: dict[str, Any]) -> None:
 def evaluate_worker(config: dict[str, Any]) -> None:
     """Evaluates vectors that were trained earlier, each rank its own block."""
     task, device = _start(config)
-    catalog = Catalog.open(task.catalog)
+    catalog = task.open_catalog()
     nodes = partition_of(catalog)
     rank = dist.get_rank()
     users = _read_rows(task.folder / f"{USER}_vectors.npy", nodes.users.block(rank), device)

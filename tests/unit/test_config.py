@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from egra_dist.config import ClusterSettings, Config, load_config, parse_config
 from egra_dist.errors import UserError
-from egra_dist.settings_errors import known_keys
+from egra_dist.config.errors import known_keys
 
 REPOSITORY = Path(__file__).parent.parent.parent
 

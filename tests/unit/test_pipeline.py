@@ -23,7 +23,7 @@ def catalog(num_valid=1):
 @pytest.mark.parametrize(
     ("given", "stage", "num_valid", "words"),
     [
-        ({}, "trian", 1, "stage 'trian' is not known; one of graphs, pretrain"),
+        ({}, "trian", 1, "stage 'trian' is not known; one of features, graphs, pretrain"),
         ({}, "export", 0, "some/catalog: the validation split is empty"),
         ({"pretrain": {"model": {"modalities": ["smell"]}}}, "export", 1, "no modality 'smell'"),
     ],

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from egra_dist.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
+from egra_dist.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
 
 Metric = Literal["cosine", "inner_product", "l2"]
 

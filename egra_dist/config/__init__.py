@@ -1,0 +1,48 @@
+"""The typed settings: what is learned, and apart from it where it runs.
+
+A configuration is a YAML file plus dotted overrides (``train.alignment.focus=hard``). An unknown
+key or a bad value is an error that names its path, the value, what is allowed, and the nearest
+right key. Every default stands here, once.
+"""
+
+from egra_dist.config.base import Settings
+from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
+from egra_dist.config.loading import load_config, parse_config
+from egra_dist.config.root import METRICS, STAGES, BaselineSettings, Config
+from egra_dist.config.running import ClusterSettings, EvaluationSettings, TrackingSettings
+from egra_dist.config.training import (
+    AlignmentSettings,
+    Bm3Settings,
+    FreedomSettings,
+    ModelName,
+    ModelSettings,
+    OptimizerSettings,
+    PretrainSettings,
+    RankingSettings,
+    TrainingSettings,
+)
+
+__all__ = [
+    "METRICS",
+    "STAGES",
+    "AlignmentSettings",
+    "BaselineSettings",
+    "Bm3Settings",
+    "ClusterSettings",
+    "Config",
+    "EvaluationSettings",
+    "FeatureGraphSettings",
+    "FeatureSettings",
+    "FreedomSettings",
+    "ItemGraphSettings",
+    "ModelName",
+    "ModelSettings",
+    "OptimizerSettings",
+    "PretrainSettings",
+    "RankingSettings",
+    "Settings",
+    "TrackingSettings",
+    "TrainingSettings",
+    "load_config",
+    "parse_config",
+]

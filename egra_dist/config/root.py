@@ -1,0 +1,73 @@
+"""All settings of a run, in one."""
+
+from pydantic import model_validator
+
+from egra_dist.config.base import NonNegativeInt, Settings
+from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
+from egra_dist.config.running import ClusterSettings, EvaluationSettings, TrackingSettings
+from egra_dist.config.training import PretrainSettings, TrainingSettings
+
+STAGES = ("features", "graphs", "pretrain", "knn", "merge", "train", "evaluate", "export")
+METRICS = ("recall", "ndcg", "precision", "map", "hit_rate")
+
+
+class BaselineSettings(TrainingSettings):
+    """A model that is trained beside EGRA."""
+
+    item_graph: ItemGraphSettings | None = None
+    """The item-item edges that are merged for it; when not given, GUME's are those that all
+    modalities agree on, and other models have none."""
+
+    @property
+    def merged_graph(self) -> ItemGraphSettings | None:
+        """The item graph that this model propagates over."""
+        if self.item_graph or self.model.name != "gume":
+            return self.item_graph
+        return ItemGraphSettings(source="raw")
+
+
+class Config(Settings):
+    """All settings of a run."""
+
+    seed: NonNegativeInt = 0
+    baselines: dict[str, BaselineSettings] = {}
+    """Models that are trained and evaluated beside the pretrained one and EGRA, by name."""
+    features: FeatureSettings = FeatureSettings()
+    feature_graph: FeatureGraphSettings = FeatureGraphSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    item_graph: ItemGraphSettings = ItemGraphSettings()
+    train: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @property
+    def trainings(self) -> dict[str, TrainingSettings]:
+        """Every training of a run by its stage."""
+        return {"pretrain": self.pretrain, **self.baselines, "train": self.train}
+
+    @property
+    def item_graphs(self) -> dict[str, ItemGraphSettings]:
+        """Every item graph of a run, by the stage that trains on it."""
+        own = {name: settings.merged_graph for name, settings in self.baselines.items()}
+        return {name: graph for name, graph in own.items() if graph} | {"train": self.item_graph}
+
+    @model_validator(mode="after")
+    def _metrics_are_computed(self) -> "Config":
+        names = [f"{name}_at_{k}" for name in METRICS for k in self.evaluation.cutoffs]
+        for stage, training in self.trainings.items():
+            if training.metric not in names:
+                raise ValueError(
+                    f"{stage}.metric: {training.metric!r} is not computed; one of {names}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_have_names_of_their_own(self) -> "Config":
+        for name in self.baselines:
+            if name in STAGES or not name.isidentifier():
+                raise ValueError(
+                    f"baselines.{name}: {name!r} cannot be the name of a model; "
+                    f"letters, digits and _, and none of {', '.join(STAGES)}"
+                )
+        return self

@@ -1,0 +1,183 @@
+"""One training: a model made of parts, its losses, its optimizers, and when it stops."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from egra_dist.config.base import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Share,
+)
+
+ModelName = Literal["lightgcn", "vbpr", "bm3", "freedom", "mgcn", "gume", "egra"]
+
+
+class AlignmentSettings(Settings):
+    """How modality and behaviour representations are pulled together (METHOD, stage 3)."""
+
+    focus: Literal["uniform", "hard", "easy"] = "hard"
+    """Who gets more weight: everybody the same, the less aligned, or the more aligned."""
+    focus_temperature: PositiveFloat = 2.0
+    """Temperature of the softmax that turns alignment degrees into entity weights."""
+    ramp: Literal["constant", "linear", "cosine", "exponential", "tanh"] = "linear"
+    """How the strength grows from 0 to ``lambda_max``."""
+    ramp_steps: PositiveInt = 100
+    """Number of optimisation steps until the strength reaches ``lambda_max``."""
+    lambda_max: NonNegativeFloat = 0.01
+    """Final strength of the alignment loss."""
+    temperature: Annotated[float, Field(ge=0.02)] = 0.2
+    """Temperature of the InfoNCE loss; below 0.02 its exponentials leave the range of float32."""
+    unique_ids: bool = False
+    """Whether an entity that occurs twice in a batch counts once."""
+
+
+class RankingSettings(Settings):
+    """How a user's items are told from all others."""
+
+    loss: Literal["bpr", "softmax"] = "bpr"
+    """One negative per positive (Rendle et al. 2009), or a softmax over sampled items."""
+    score: Literal["inner", "cosine"] = "inner"
+    """Score of a user and an item: inner product of the final vectors, or their cosine."""
+    temperature: Annotated[float, Field(ge=0.02)] = 0.2
+    """Temperature of the softmax."""
+    num_negatives: NonNegativeInt = 1024
+    """Uniform negatives of the softmax beside the batch's positives; at most the batch size."""
+    log_q: bool = True
+    """Whether the softmax is corrected for how often each item is sampled."""
+
+
+class FreedomSettings(Settings):
+    """What only FREEDOM has."""
+
+    edge_dropout: Share = 0.8
+    """Share of the interactions that an epoch leaves out of the behaviour graph."""
+    item_layers: PositiveInt = 1
+    """Propagation layers over the frozen item graph."""
+    modality_weights: dict[str, NonNegativeFloat] = {}
+    """Weight of each modality's feature graph; 1 where not given."""
+    modality_loss: NonNegativeFloat = 1e-3
+    """Weight of the ranking loss between users and projected features."""
+
+
+class Bm3Settings(Settings):
+    """What only BM3 has."""
+
+    dropout: Share = 0.5
+    """Share of a target that is dropped."""
+    modality_loss: NonNegativeFloat = 2.0
+    """Weight of the losses between modalities and behaviour."""
+
+
+class ModelSettings(Settings):
+    """A model is a set of parts: which graph it propagates on, and whether it sees modalities."""
+
+    name: ModelName = "egra"
+    """EGRA; MGCN and GUME, which are EGRA with other graphs and a fixed alignment; LightGCN, its
+    behaviour branch; VBPR, FREEDOM and BM3, which are models of their own."""
+    dim: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    """Width of all representations (a multiple of 4, as FBGEMM's kernels need)."""
+    num_layers: NonNegativeInt = 2
+    """Propagation layers over the behaviour graph."""
+    modalities: list[str] | None = None
+    """Modalities used; all of the catalogue's when not given."""
+
+    modality_dropout: Share = 0
+    """Share of the batch's rows that lose a modality, drawn for each modality apart."""
+    freedom: FreedomSettings = FreedomSettings()
+    bm3: Bm3Settings = Bm3Settings()
+
+    @property
+    def user_dim(self) -> int:
+        """Width of the user table: VBPR's users hold a second half for what items look like."""
+        return 2 * self.dim if self.name == "vbpr" else self.dim
+
+    @property
+    def uses_modalities(self) -> bool:
+        """Whether the model has a modality branch."""
+        return self.name != "lightgcn"
+
+    @property
+    def uses_item_graph(self) -> bool:
+        """Whether item-item edges are merged into the behaviour graph."""
+        return self.name in ("egra", "gume")
+
+
+class OptimizerSettings(Settings):
+    """Embedding tables and dense parameters each have their own optimizer."""
+
+    tables: Literal["adam", "rowwise_adagrad"] = "adam"
+    """Optimizer of the sharded user and item tables."""
+    learning_rate: PositiveFloat = 1e-3
+    """Learning rate of the tables."""
+    dense_learning_rate: PositiveFloat = 1e-3
+    """Learning rate of the dense parameters (always Adam)."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.96
+    """Both rates are multiplied by ``decay ** (epoch / decay_epochs)``."""
+    decay_epochs: PositiveInt = 50
+
+
+class TrainingSettings(Settings):
+    """One training: a model, its losses, and when to stop."""
+
+    model: ModelSettings = ModelSettings()
+    ranking: RankingSettings = RankingSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    batch_size: PositiveInt = 2048
+    """Triplets per step over all workers together (the global batch)."""
+    regularization: NonNegativeFloat = 1e-4
+    """Weight of the squared norm of the batch's final vectors."""
+    max_epochs: PositiveInt = 200
+    max_steps: PositiveInt | None = None
+    """Stops after this many steps, whatever the epoch; for smoke tests."""
+    patience: PositiveInt = 20
+    """Evaluations without a better validation score before training stops."""
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations on the validation split."""
+    metric: str = "recall_at_20"
+    """The validation metric that selects the best state."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_model(cls, fields: Any) -> Any:
+        """Named models differ in the defaults of their parts."""
+        if not isinstance(fields, Mapping):
+            return fields
+        model = fields.get("model")
+        given = model.get("name") if isinstance(model, Mapping) else getattr(model, "name", None)
+        name = given or cls.model_fields["model"].default.name
+        return _with_defaults(fields, _DEFAULTS.get(name, {}))
+
+
+def _with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested fields, and the defaults of those that are not there."""
+    result = {**defaults, **fields}
+    for key, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(fields.get(key), Mapping):
+            result[key] = _with_defaults(fields[key], value)
+    return result
+
+
+_FIXED_ALIGNMENT = {"focus": "uniform", "ramp": "constant"}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "mgcn": {"alignment": _FIXED_ALIGNMENT},
+    "gume": {"alignment": _FIXED_ALIGNMENT},
+}
+"""Where a named model differs from the defaults above."""
+
+
+class PretrainModelSettings(ModelSettings):
+    """The recommender whose item vectors the item graph is built from."""
+
+    name: ModelName = "mgcn"
+
+
+class PretrainSettings(TrainingSettings):
+    """The first training (METHOD, stage 1)."""
+
+    model: PretrainModelSettings = PretrainModelSettings()

@@ -1,0 +1,33 @@
+"""Random masks over a batch that do not depend on how it is shared out among the ranks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from egra_dist.model.exchange import rank
+
+_MAX_DRAWS_PER_STEP = 64
+
+
+def keep_mask(
+    sizes: Sequence[int], width: int, dropout: float, step: int, number: int, device: torch.device
+) -> Tensor:
+    """What this rank keeps of its rows of a batch.
+
+    Args:
+        sizes: Rows of each rank.
+        width: Entries per row.
+        dropout: Share that is not kept.
+        step: Global step.
+        number: Tells several masks of a step apart.
+        device: Where the mask goes.
+
+    Returns:
+        ``bool [sizes[rank], width]``.
+    """
+    assert number < _MAX_DRAWS_PER_STEP
+    random = torch.Generator().manual_seed(step * _MAX_DRAWS_PER_STEP + number)
+    drawn = torch.rand(sum(sizes), width, generator=random)
+    first = sum(sizes[: rank()])
+    return (drawn[first : first + sizes[rank()]] >= dropout).to(device)

@@ -1,0 +1,213 @@
+"""What all models share: a step takes the rows of its batch, ranks them, and keeps them small.
+
+A model says how nodes are propagated and fused, and which losses of its own it adds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from egra_dist.config import TrainingSettings
+from egra_dist.graph.partition import NodePartition, RowPartition
+from egra_dist.model.exchange import fetch_rows, rank
+from egra_dist.model.ranking import RankingLoss
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Users with an item of theirs and one that is not: positions of nodes, ``int64 [size]``."""
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def nodes(self) -> Tensor:
+        """All positions, ``[3 * size]``."""
+        return torch.cat([self.users, self.positives, self.negatives])
+
+
+@dataclass(frozen=True)
+class Propagated:
+    """What propagation gives some nodes.
+
+    Attributes:
+        behavior: ``H [num_rows, dim]``.
+        modalities: Every ``P_m`` side by side, ``[num_rows, num_modalities * dim]``.
+    """
+
+    behavior: Tensor
+    modalities: Tensor | None
+
+    def fetch(self, wanted: Sequence[Tensor], partition: RowPartition) -> "Propagated":
+        """The rows wanted by this rank, see :func:`fetch_rows`."""
+        if self.modalities is None:
+            (behavior,) = fetch_rows([self.behavior], wanted, partition)
+            return Propagated(behavior, None)
+        behavior, modalities = fetch_rows([self.behavior, self.modalities], wanted, partition)
+        return Propagated(behavior, modalities)
+
+
+@dataclass(frozen=True)
+class Representations:
+    """What is known of some entities.
+
+    Attributes:
+        behavior: ``H [num_rows, dim]``.
+        side: What modalities say, ``[num_rows, dim]``; None for a model that sees none.
+        fused: Both together, before any normalisation.
+        final: Their inner products are the scores.
+    """
+
+    behavior: Tensor
+    side: Tensor | None
+    fused: Tensor
+    final: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The triplets of a step, of all ranks, and the rows of this rank's own.
+
+    Attributes:
+        shares: The triplets of every rank; all ranks know them all.
+        propagated: Users, positives, and negatives of this rank, ``[3 * size]`` rows.
+        rows: The same rows, fused.
+        step: Global step, for strengths that grow and for what is drawn at random.
+    """
+
+    shares: Sequence[Triplets]
+    propagated: Propagated
+    rows: Representations
+    step: int
+
+    @property
+    def own(self) -> Triplets:
+        """This rank's triplets."""
+        return self.shares[rank()]
+
+    @property
+    def size(self) -> int:
+        """Triplets of all ranks together."""
+        return sum(len(share) for share in self.shares)
+
+    def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Splits rows of the batch into those of users, positives, and negatives."""
+        users, positives, negatives = rows.split(len(self.own))
+        return users, positives, negatives
+
+
+@dataclass(frozen=True)
+class Losses:
+    """This rank's share of each loss; summed over the ranks they are the batch's losses.
+
+    Attributes:
+        values: By name, without their weights.
+        total: Their weighted sum.
+    """
+
+    values: Mapping[str, Tensor]
+    total: Tensor
+
+    def named(self) -> dict[str, Tensor]:
+        """The losses by the names they are recorded under."""
+        everything = {**self.values, "total": self.total}
+        return {name: value.detach() for name, value in everything.items()}
+
+
+Weighted = tuple[float, Tensor]
+
+
+class Recommender(nn.Module):
+    """A model whose step propagates over the whole graph: the exact form.
+
+    Args:
+        settings: The training.
+        nodes: Who owns which user and item.
+        ranking: How positives and negatives are told apart.
+    """
+
+    def __init__(
+        self, settings: TrainingSettings, nodes: NodePartition, ranking: RankingLoss
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._nodes = nodes
+        self._ranking = ranking
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepares what a model draws anew each epoch, such as a sample of the edges."""
+
+    def propagate(self, users: Tensor, items: Tensor) -> Propagated:
+        """Propagates over the whole graph.
+
+        Args:
+            users: ``E_u``, this rank's rows ``[num_own_users, dim]``.
+            items: ``E_i``, this rank's rows ``[num_own_items, dim]``.
+
+        Returns:
+            This rank's nodes, its users first.
+        """
+        raise NotImplementedError
+
+    def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
+        """What modalities say of propagated rows, and all that is known of them.
+
+        Returns:
+            ``side`` and ``fused``, see :class:`Representations`.
+        """
+        raise NotImplementedError
+
+    def own_losses(self, batch: Batch) -> dict[str, Weighted]:
+        """Losses that this model adds, each with its weight at this step."""
+        return {}
+
+    def represent(self, rows: Propagated) -> Representations:
+        """Fuses propagated rows, any of them."""
+        return self._finish(rows, *self.fuse(rows))
+
+    def represent_batch(
+        self, rows: Propagated, shares: Sequence[Triplets], step: int
+    ) -> Representations:
+        """Fuses the rows of a batch; a model may drop some of what it sees."""
+        return self.represent(rows)
+
+    def _finish(self, rows: Propagated, side: Tensor | None, fused: Tensor) -> Representations:
+        is_cosine = self._settings.ranking.score == "cosine"
+        final = functional.normalize(fused, dim=1) if is_cosine else fused
+        return Representations(rows.behavior, side, fused, final)
+
+    def losses(self, propagated: Propagated, shares: Sequence[Triplets], step: int) -> Losses:
+        """This rank's share of the losses of a batch.
+
+        Args:
+            propagated: See :meth:`propagate`.
+            shares: The triplets of every rank; all ranks know them all.
+            step: Global step.
+        """
+        fetched = propagated.fetch([share.nodes() for share in shares], self._nodes.positions)
+        rows = self.represent_batch(fetched, shares, step)
+        batch = Batch(shares, fetched, rows, step)
+        weighted = {
+            "ranking": (1.0, self.ranking_loss(batch)),
+            "regularization": (self._settings.regularization, self.squared_norm(batch)),
+            **self.own_losses(batch),
+        }
+        total = sum(weight * loss for weight, loss in weighted.values())
+        assert isinstance(total, Tensor)
+        return Losses({name: loss for name, (_, loss) in weighted.items()}, total)
+
+    def ranking_loss(self, batch: Batch) -> Tensor:
+        """How far the positives of this rank are from standing first; its share of the mean."""
+        users, positives, negatives = batch.parts(batch.rows.final)
+        ids = [(share.positives, share.negatives) for share in batch.shares]
+        return self._ranking(users, positives, negatives, ids) / batch.size
+
+    def squared_norm(self, batch: Batch) -> Tensor:
+        """Half the squared norm of the rows of this rank's triplets; its share of the mean."""
+        return 0.5 * batch.rows.fused.square().sum() / batch.size
