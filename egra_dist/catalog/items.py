@@ -91,7 +91,7 @@ def read_items(options: ItemOptions) -> ItemData:
             digests[f"feature_ids/{name}"] = content_digest(_id_files(ids_path))
     ids, columns = pa.chunked_array([], pa.large_string()), pa.table({})
     if source is not None:
-        ids = _unique_ids(source, options.id_column)
+        ids = unique_ids(source, options.id_column)
         columns = _kept_columns(source, options.id_column)
     return ItemData(ids, columns, features, _recipe(options), digests)
 
@@ -123,7 +123,12 @@ def _kept_columns(source: Source, id_column: str) -> pa.Table:
     return source.table.select(names)
 
 
-def _unique_ids(source: Source, name: str) -> pa.ChunkedArray:
+def unique_ids(source: Source, name: str) -> pa.ChunkedArray:
+    """A column of raw ids, none missing.
+
+    Raises:
+        UserError: If one is missing or repeated.
+    """
     ids = source.ids(name)
     first = pc.index_in(ids, value_set=ids.combine_chunks()).to_numpy()
     if (repeated := np.flatnonzero(first != np.arange(len(ids)))).size:
@@ -141,7 +146,7 @@ def _read_column(source: Source | None, id_column: str, name: str, column: str) 
         )
     values = _matrix_of_lists(source, column)
     present = find_present(values, f"{source.path}: column {column!r}")
-    return FeatureRows(values, present, _unique_ids(source, id_column))
+    return FeatureRows(values, present, unique_ids(source, id_column))
 
 
 def _matrix_of_lists(source: Source, column: str) -> NDArray[Any]:
@@ -182,7 +187,7 @@ def _read_npy(
         ids_source = source
     else:
         raise UserError(f"{path}: which item is a row? give --feature-ids FILE or --items FILE")
-    ids = _unique_ids(ids_source, id_column)
+    ids = unique_ids(ids_source, id_column)
     if len(ids) != len(values):
         raise UserError(f"{path}: {len(values)} rows, but {ids_source.path} has {len(ids)} ids")
     return FeatureRows(values, find_present(values, str(path)), ids)

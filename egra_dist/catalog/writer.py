@@ -129,8 +129,8 @@ def writing_catalog(
         manifest.write(partial)
 
 
-def check_replaceable(out: Path) -> None:
-    """Refuses an output path that holds something other than a catalogue.
+def check_replaceable(out: Path, kind: str = KIND, noun: str = "catalogue") -> None:
+    """Refuses an output path that holds something other than an artifact of this kind.
 
     Raises:
         UserError: If it is a file, lies below a file, or is a folder that holds anything else.
@@ -142,10 +142,8 @@ def check_replaceable(out: Path) -> None:
             break
     if out.exists() and any(out.iterdir()):
         if not (out / MANIFEST).exists():
-            raise UserError(
-                f"{out}: holds other files and no catalogue; give a new or empty folder"
-            )
-        read_manifest(out, KIND)
+            raise UserError(f"{out}: holds other files and no {noun}; give a new or empty folder")
+        read_manifest(out, kind)
 
 
 class _Parts:

@@ -81,6 +81,20 @@ def test_events_with_all_options(tmp_path, events):
     assert sorted(filter(None, catalog.item_column("title").to_pylist())) == ["First", "Second"]
 
 
+def test_features_are_shortened_on_the_way_in(tmp_path, events):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "text.npy", rng.normal(size=(5, 4)).astype(np.float16))
+    (tmp_path / "ids.txt").write_text("v1\nv2\nv3\nv4\nv9\n")
+    ingest = [*EVENTS, events, "--user", "who", "--item", "what", "--out", tmp_path / "catalog"]
+    ingest += ["--feature", f"text={tmp_path / 'text.npy'}", "--feature-ids", tmp_path / "ids.txt"]
+    done = egra_dist(*ingest, "--pca", 2, "--whiten")
+    assert done.returncode == 0, done.stderr
+    assert "modalities: text [2, 2 missing]" in done.stdout
+    text = Catalog.open(tmp_path / "catalog").features("text")
+    np.testing.assert_allclose(np.cov(text.values[text.present].T), np.eye(2), atol=1e-5)
+    assert "--pca 5: modality text has 4 columns, at most 4 are" in refused(*ingest, "--pca", 5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
