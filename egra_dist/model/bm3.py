@@ -9,7 +9,7 @@ from torch.nn import functional
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.dropout import keep_mask
-from egra_dist.model.features import Projection, with_users
+from egra_dist.model.features import Projection, is_there, with_users
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
 from egra_dist.model.ranking import RankingLoss
 from egra_dist.model.recommender import Batch, Propagated, Recommender, Weighted
@@ -17,6 +17,11 @@ from egra_dist.model.recommender import Batch, Propagated, Recommender, Weighted
 
 class Bm3(Recommender):
     """Online representations predict dropped-out targets of the other side and modality.
+
+    Where this differs from the authors' code: features stay as they are (there they are trained
+    too); an item that lacks a modality adds nothing to that modality's losses; masks are drawn for
+    each row of the batch (there for each user and item); ``regularization`` applies to the squared
+    norm of the batch's rows (there to the norm of both whole tables).
 
     Args:
         settings: Model and regularisation.
@@ -40,7 +45,7 @@ class Bm3(Recommender):
         self.predictor = nn.Linear(settings.model.dim, settings.model.dim)
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
-        """LightGCN with the items' embeddings added (equation 3), and ``x'_m`` of the items."""
+        """LightGCN with the items' embeddings added, and ``x'_m`` of the items."""
         embeddings = torch.cat([users, items])
         behavior = mean_of_layers(self._behavior_graph, embeddings, self._settings.model.num_layers)
         residual = torch.cat([torch.zeros_like(users), items])
@@ -51,15 +56,15 @@ class Bm3(Recommender):
         return None, self.predictor(rows.behavior)
 
     def ranking_loss(self, batch: Batch) -> Tensor:
-        """Users predict their items and items their users (equation 9)."""
+        """Users predict their items and items their users."""
         users, items, _ = batch.parts(batch.rows.fused)
         target_users, target_items, _ = batch.parts(batch.propagated.behavior)
         predicted = _distance(users, self._dropped(target_items, batch, 0))
         predicted = predicted + _distance(items, self._dropped(target_users, batch, 1))
-        return predicted / batch.size
+        return predicted.sum() / batch.size
 
     def own_losses(self, batch: Batch) -> dict[str, Weighted]:
-        """Modalities predict the item and their own dropped-out copy (equations 10 and 11)."""
+        """Modalities predict the item and their own dropped-out copy."""
         assert batch.propagated.modalities is not None
         _, target, _ = batch.parts(batch.propagated.behavior)
         target = self._dropped(target, batch, 0)
@@ -67,8 +72,9 @@ class Bm3(Recommender):
         total = views.new_zeros(())
         for number, view in enumerate(views.split(target.shape[1], dim=1)):
             online = self.predictor(view)
-            total = total + _distance(online, target)
-            total = total + _distance(online, self._dropped(view, batch, 2 + number))
+            distances = _distance(online, target)
+            distances = distances + _distance(online, self._dropped(view, batch, 2 + number))
+            total = total + (distances * is_there(view)).sum()
         return {"modality": (self._settings.model.bm3.modality_loss, total / batch.size)}
 
     def squared_norm(self, batch: Batch) -> Tensor:
@@ -85,4 +91,5 @@ class Bm3(Recommender):
 
 
 def _distance(online: Tensor, target: Tensor) -> Tensor:
-    return (1 - functional.cosine_similarity(online, target, dim=1)).sum()
+    """``1 - cos``, ``[num_rows]``."""
+    return 1 - functional.cosine_similarity(online, target, dim=1)

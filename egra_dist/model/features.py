@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from egra_dist.errors import UserError
+
 
 class Projection(nn.Module):
     """``x'_m = W_m X_m + b_m`` for every modality; zeros where it is missing.
@@ -13,10 +15,15 @@ class Projection(nn.Module):
         features: Per modality this rank's rows ``[num_own_items, dim_m]``; a row of zeros marks a
             missing modality.
         dim: Width of the result.
+
+    Raises:
+        UserError: If there is no modality.
     """
 
     def __init__(self, features: Mapping[str, Tensor], dim: int) -> None:
         super().__init__()
+        if not features:
+            raise UserError("this model needs items with at least one modality; there is none")
         self._features = dict(features)
         self._present = {name: (x != 0).any(1, keepdim=True) for name, x in features.items()}
         self.linear = nn.ModuleDict(
@@ -40,3 +47,15 @@ def with_users(items: Mapping[str, Tensor], num_users: int) -> Tensor:
     """
     beside = torch.cat(list(items.values()), dim=1)
     return torch.cat([beside.new_zeros(num_users, beside.shape[1]), beside])
+
+
+def is_there(view: Tensor) -> Tensor:
+    """Which rows have the modality: a missing one is projected to zeros.
+
+    Args:
+        view: Rows of one modality of :func:`with_users`, ``[num_rows, dim]``.
+
+    Returns:
+        ``bool [num_rows]``.
+    """
+    return (view.detach() != 0).any(1)

@@ -1,13 +1,14 @@
 """FREEDOM: a frozen item graph and a thinned behaviour graph (Zhou & Shen, ACM MM 2023)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from egra_dist.config import TrainingSettings
+from egra_dist.errors import UserError
 from egra_dist.graph.partition import NodePartition
-from egra_dist.model.features import Projection, with_users
+from egra_dist.model.features import Projection, is_there, with_users
 from egra_dist.model.losses import bpr
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
 from egra_dist.model.ranking import RankingLoss
@@ -18,7 +19,12 @@ class Freedom(Recommender):
     """``final_u = H_u``, ``final_i = H_i + S^L E_i``, ``S`` the weighted sum of feature graphs.
 
     Each epoch propagates over a sample of the edges, each kept with a chance that falls with the
-    degrees of its ends (section 3.3); evaluation uses them all.
+    degrees of its ends; evaluation uses them all.
+
+    Where this differs from the authors' code: features stay as they are (there they are trained
+    too); ``S`` may have any number of modalities, by default with equal weights (there 0.1 for the
+    image and 0.9 for the text); ``regularization`` applies as to every model (there is none);
+    a triplet counts for a modality's loss only if both of its items have that modality.
 
     Args:
         settings: Model and regularisation.
@@ -28,6 +34,10 @@ class Freedom(Recommender):
         item_graphs: Per modality ``S_m``, the normalised kNN graph over its features.
         features: Per modality this rank's rows ``[num_own_items, dim_m]``.
         sample_graph: ``N(A)`` of the edges that an epoch keeps.
+
+    Raises:
+        UserError: If there is no modality, a weight is given to one that there is not, or all
+            weights are 0.
     """
 
     def __init__(
@@ -46,6 +56,7 @@ class Freedom(Recommender):
         self._sample_graph = sample_graph
         self._sampled = behavior_graph
         self.projection = Projection(features, settings.model.dim)
+        self._shares = _shares(list(item_graphs), settings.model.freedom.modality_weights)
 
     def start_epoch(self, epoch: int) -> None:
         """Draws the edges of an epoch."""
@@ -64,17 +75,15 @@ class Freedom(Recommender):
         return Propagated(behavior + with_items, with_users(self.projection(), len(users)))
 
     def _neighbors(self, items: Tensor) -> Tensor:
-        weights = self._settings.model.freedom.modality_weights
-        shares = {name: weights.get(name, 1.0) for name in self._item_graphs}
-        products = [w * (self._item_graphs[name] @ items) for name, w in shares.items()]
-        return torch.stack(products).sum(0) / sum(shares.values())
+        products = [share * (self._item_graphs[name] @ items) for name, share in self._shares]
+        return torch.stack(products).sum(0)
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
         """The behaviour representation alone: features only help to train it."""
         return None, rows.behavior
 
     def own_losses(self, batch: Batch) -> dict[str, Weighted]:
-        """BPR of users against projected features (equation 13)."""
+        """BPR of users against the projected features of each modality."""
         assert batch.propagated.modalities is not None
         users, _, _ = batch.parts(batch.rows.behavior)
         _, positives, negatives = batch.parts(batch.propagated.modalities)
@@ -83,6 +92,22 @@ class Freedom(Recommender):
             negatives.split(users.shape[1], dim=1),
             strict=True,
         )
-        losses = [bpr((users * own).sum(1), (users * other).sum(1)) for own, other in views]
+        losses = [
+            bpr((users * own).sum(1), (users * other).sum(1)) * is_there(own) * is_there(other)
+            for own, other in views
+        ]
         total = torch.stack(losses).sum() / batch.size
         return {"modality": (self._settings.model.freedom.modality_loss, total)}
+
+
+def _shares(modalities: Sequence[str], weights: Mapping[str, float]) -> list[tuple[str, float]]:
+    """How much of ``S`` each modality's graph makes up; together 1."""
+    where = "model.freedom.modality_weights"
+    unknown = sorted(set(weights) - set(modalities))
+    if unknown:
+        raise UserError(f"{where}: no modality {unknown[0]!r}; the model sees {list(modalities)}")
+    chosen = {name: weights.get(name, 1.0) for name in modalities}
+    total = sum(chosen.values())
+    if total == 0:
+        raise UserError(f"{where} = {dict(weights)}: at least one must be greater than 0")
+    return [(name, weight / total) for name, weight in chosen.items() if weight > 0]

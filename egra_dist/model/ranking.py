@@ -15,15 +15,19 @@ class RankingLoss:
 
     The softmax runs over the distinct items among the batch's positives and its first
     ``num_negatives`` uniform negatives, of all ranks, so that the loss does not depend on their
-    number.
+    number. Candidates that a user has interacted with elsewhere are not taken out.
 
     Args:
         settings: Which loss.
         counts: Training interactions of every node, by position, ``[num_nodes]``.
+        dtype: Type of the softmax's products.
     """
 
-    def __init__(self, settings: RankingSettings, counts: Tensor) -> None:
+    def __init__(
+        self, settings: RankingSettings, counts: Tensor, dtype: torch.dtype | None = None
+    ) -> None:
         self._settings = settings
+        self._dtype = dtype
         self._counts = counts
         self._num_positives = counts.sum()
         self._num_items = (counts > 0).sum()
@@ -60,10 +64,17 @@ class RankingLoss:
             _places(ids[rank()][0], items),
             self._log_shares(items, sum(len(own) for own, _ in ids), sum(taken)),
             self._settings.temperature,
+            self._settings.score == "cosine",
+            self._dtype,
         ).sum()
 
     def _log_shares(self, items: Tensor, num_positives: int, num_uniform: int) -> Tensor:
-        """Log of the probability that an item is among the candidates, ``[num_candidates]``."""
+        """Log of the probability that an item is among the candidates, ``[num_candidates]``.
+
+        Draws are taken to be independent: positives by popularity, negatives uniform over the
+        items seen in training. (An epoch's batches share nothing, and no negative is an item of
+        its user: for batches that are small against the training split that changes little.)
+        """
         if not self._settings.log_q:
             return torch.zeros(len(items), device=items.device)
         by_popularity = self._counts[items] / self._num_positives

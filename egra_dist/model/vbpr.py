@@ -15,7 +15,10 @@ from egra_dist.model.recommender import Propagated, Recommender
 class Vbpr(Recommender):
     """``score(u, i) = <gamma_u, gamma_i> + <theta_u, sum_m W_m x_i>`` (equation 4, no biases).
 
-    The user table is twice as wide as the item table: ``gamma`` and ``theta`` side by side.
+    The user table is twice as wide as the item table: ``gamma`` and ``theta`` side by side. The
+    paper has one modality, the image; ours adds up the projections of all (as MMRec's does, whose
+    one projection of all features side by side is the same sum). There is a regularisation of
+    final vectors in place of the paper's of parameters, and no visual bias.
 
     Args:
         settings: Model and regularisation.
