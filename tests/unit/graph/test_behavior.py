@@ -1,7 +1,9 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from egra_dist.graph.behavior import item_adjacency, merge, normalize
+from egra_dist.graph.behavior import item_adjacency, merge, normalize, sample_edges
 from egra_dist.graph.csr import Csr
 
 
@@ -88,3 +90,53 @@ def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
     assert isinstance(loaded.indices, np.memmap)
     assert np.array_equal(dense(loaded), dense(matrix))
     assert np.allclose(loaded.row_degrees(), graph[0].sum(1))
+
+
+def random_training(seed=0, num_users=40, num_items=25):
+    random = np.random.default_rng(seed)
+    popularity = 1 / np.arange(1, num_items + 1)
+    return csr((random.random((num_users, num_items)) < popularity).astype(float))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.999, 1.0])
+def test_sampled_edges_are_so_many_of_those_there_are(share):
+    training = random_training()
+    sample = sample_edges(training, share, np.random.default_rng(1))
+    assert sample.num_entries == round(share * training.num_entries)
+    assert (sample.num_rows, sample.num_columns) == (training.num_rows, training.num_columns)
+    kept = dense(sample)
+    assert kept.sum() == sample.num_entries  # no edge twice
+    assert (kept <= dense(training)).all()
+    for first, last in itertools.pairwise(sample.indptr):
+        assert (np.diff(sample.indices[first:last]) > 0).all()
+
+
+def test_sampled_edges_are_those_of_the_generator():
+    training = random_training()
+    one, again, other = (
+        dense(sample_edges(training, 0.3, np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_edges_of_rare_ends_are_kept_more_often():
+    """Against successive draws in proportion to 1 / sqrt(d_u d_i), without replacement."""
+    interactions = np.zeros((6, 4))
+    interactions[:, 0] = interactions[0, :] = 1  # a popular item, a busy user
+    interactions[1, 1] = interactions[2, 2] = 1
+    training = csr(interactions)
+    random = np.random.default_rng(0)
+    num_rounds = 6000
+    kept = sum(dense(sample_edges(training, 0.4, random)) for _ in range(num_rounds)) / num_rounds
+
+    users, items = np.nonzero(interactions)
+    weights = 1 / np.sqrt(interactions.sum(1)[users] * interactions.sum(0)[items])
+    expected = np.zeros_like(interactions)
+    for _ in range(num_rounds):
+        chosen = random.choice(
+            len(users), round(0.4 * len(users)), replace=False, p=weights / weights.sum()
+        )
+        expected[users[chosen], items[chosen]] += 1 / num_rounds
+    np.testing.assert_allclose(kept, expected, atol=0.03)
+    assert kept[0, 0] < kept[1, 0] < kept[1, 1]
