@@ -13,11 +13,19 @@ import torch.multiprocessing as mp
 
 from egra_dist.tracking.noise import setup_logging
 
+# Ranks are forked from a process that has imported what takes seconds, and holds no state else.
+mp.set_forkserver_preload(["egra_dist.train.worker"])
+
 
 def run_on_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> list[Any]:
     """Returns what ``function(*arguments)`` returned on each rank."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_run, (num_ranks, Path(folder), function, arguments), nprocs=num_ranks)
+        mp.start_processes(
+            _run,
+            (num_ranks, Path(folder), function, arguments),
+            nprocs=num_ranks,
+            start_method="forkserver",
+        )
         return [pickle.loads((Path(folder) / str(r)).read_bytes()) for r in range(num_ranks)]
 
 
