@@ -17,6 +17,7 @@ from egra_dist.graph.knn.edges import merge
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.settings import Metric
+from egra_dist.graph.knn.tasks import RowsTask
 
 SAMPLE_FILE = "sample.npy"
 _Z_95 = 1.96
@@ -24,25 +25,16 @@ _TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class TruthTask:
+class TruthTask(RowsTask):
     """Exact neighbours of the sampled rows among a range of rows.
 
     Attributes:
-        first: First row of the range.
-        last: Row after the last.
         k: Neighbours per row.
         metric: Similarity.
     """
 
-    first: int
-    last: int
     k: int
     metric: Metric
-
-    @property
-    def weight(self) -> float:
-        """Rows."""
-        return self.last - self.first
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [num_sampled, k]``, ids are prepared rows."""

@@ -19,7 +19,7 @@ from egra_dist.graph.knn.audit import (
 )
 from egra_dist.graph.knn.routing import Reach
 from egra_dist.graph.knn.selfjoin import MAX_PROBES, SelfJoin
-from egra_dist.graph.knn.tasks import run_tasks, single_threaded
+from egra_dist.graph.knn.tasks import row_ranges, single_threaded
 
 _ROWS_PER_TASK = 131_072
 _PAIRS_AT_ONCE = 2000
@@ -49,14 +49,11 @@ class Auditor:
     def truth(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Exact neighbours of the sample and their scores, ``[num_sampled, k]``."""
         join, k = self._join, self._join.settings.k
-        num_rows = len(join.rows)
         tasks = [
-            TruthTask(first, min(num_rows, first + _ROWS_PER_TASK), k, join.settings.metric)
-            for first in range(0, num_rows, _ROWS_PER_TASK)
+            TruthTask(*rows, k, join.settings.metric)
+            for rows in row_ranges(len(join.rows), _ROWS_PER_TASK)
         ]
-        with join.meter.stage("audit", num_rows) as on_done:
-            paths = run_tasks("audit", tasks, join.folder, join.workers, on_done)
-        return merge_truth(paths, k)
+        return merge_truth(join.run("audit", tasks), k)
 
     def choose_reach(self, choice: cost.Choice) -> tuple[cost.Choice, Reach]:
         """The least reach that has the recall wanted, if it costs less than all pairs."""

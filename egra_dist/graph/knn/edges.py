@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from egra_dist.graph.knn.tasks import RowsTask
+
 EDGE = np.dtype([("id", np.int32), ("score", np.float32)])
 """The k best of a range of rows: ``EDGE [num_rows, k]``, id -1 and score -inf for none."""
 
 PAIR = np.dtype([("row", np.int32), ("id", np.int32), ("score", np.float32)])
 """Edges found by one task in any rows: ``PAIR [num_pairs]``, ascending by row."""
+
+
+_NO_PAIRS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def as_edges(ids: NDArray, scores: NDArray) -> NDArray:
@@ -32,6 +37,11 @@ def as_pairs(rows: NDArray, ids: NDArray, scores: NDArray) -> NDArray:
     pairs = np.empty(len(rows), PAIR)
     pairs["row"], pairs["id"], pairs["score"] = rows[order], ids[order], scores[order]
     return pairs
+
+
+def join_pairs(pieces: Sequence[tuple[NDArray, NDArray, NDArray]]) -> NDArray:
+    """Pieces of rows, ids and scores as ``PAIR`` records, ascending by row."""
+    return as_pairs(*(np.concatenate(parts) for parts in zip(_NO_PAIRS, *pieces, strict=True)))
 
 
 def pairs_of_range(path: Path, first: int, last: int) -> NDArray:
@@ -95,27 +105,18 @@ def _by_row_and_score(rows: NDArray, scores: NDArray, precedence: NDArray) -> ND
 
 
 @dataclass(frozen=True)
-class MergeTask:
+class MergeTask(RowsTask):
     """Merges what tasks found for a range of rows, by position; ties by prepared row.
 
     Attributes:
-        first: First row.
-        last: Row after the last.
         edges: Files of ``EDGE`` arrays, and the first row of each.
         pairs: Files of ``PAIR`` arrays.
         k: Edges kept per row.
     """
 
-    first: int
-    last: int
     edges: tuple[tuple[int, Path], ...]
     pairs: tuple[Path, ...]
     k: int
-
-    @property
-    def weight(self) -> float:
-        """Rows."""
-        return self.last - self.first
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [last - first, k]``."""

@@ -17,16 +17,16 @@ from egra_dist.errors import UserError
 from egra_dist.graph.knn.auditor import Auditor
 from egra_dist.graph.knn.build import assemble, default_workers, working_folder
 from egra_dist.graph.knn.cost import Choice
-from egra_dist.graph.knn.edges import as_edges, as_pairs, no_edges
+from egra_dist.graph.knn.edges import as_edges, join_pairs, no_edges
 from egra_dist.graph.knn.graph import NO_NEIGHBOR, KnnGraph
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import Layout
 from egra_dist.graph.knn.meter import Meter, Progress
 from egra_dist.graph.knn.methods import Found
 from egra_dist.graph.knn.prepare import Prepared, prepare
-from egra_dist.graph.knn.routed import BOUNDS_FILE, NO_EDGES, ROWS_FILE, edges_between, split_lists
+from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, ListsTask, edges_between, whole_lists
 from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin, in_prepared_order
-from egra_dist.graph.knn.settings import KnnSettings, Metric
+from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.tasks import Workers
 
@@ -35,22 +35,8 @@ EARLIER_FILE = "earlier.npy"
 
 
 @dataclass(frozen=True)
-class AppendWithinTask:
-    """First neighbours of the new rows of some lists: those of their own list.
-
-    Attributes:
-        first: First list.
-        last: List after the last.
-        weight: Pairs.
-        k: Neighbours per row.
-        metric: Similarity.
-    """
-
-    first: int
-    last: int
-    weight: float
-    k: int
-    metric: Metric
+class AppendWithinTask(ListsTask):
+    """First neighbours of the new rows of some lists: those of their own list."""
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [rows of the lists, k]``: the earlier edges, and those of new rows."""
@@ -70,22 +56,8 @@ class AppendWithinTask:
 
 
 @dataclass(frozen=True)
-class AppendTask:
-    """Edges between rows of some lists and their visitors, one of them new.
-
-    Attributes:
-        first: First list.
-        last: List after the last.
-        weight: Pairs.
-        k: Neighbours per row.
-        metric: Similarity.
-    """
-
-    first: int
-    last: int
-    weight: float
-    k: int
-    metric: Metric
+class AppendTask(ListsTask):
+    """Edges between rows of some lists and their visitors, one of them new."""
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``PAIR`` records, rows and ids are positions."""
@@ -95,9 +67,8 @@ class AppendTask:
         layout = Layout.load(folder)
         found = []
         for number in range(self.first, self.last):
-            members = np.arange(*layout.offsets[number : number + 2])
+            members, visitors = layout.members(number), layout.visitors_of(number)
             new = members[is_new[members]]
-            visitors = np.asarray(layout.visitors[slice(*layout.visitor_offsets[number:][:2])])
             visits_new = is_new[visitors]
             for one, other in (
                 (new, members),
@@ -105,7 +76,7 @@ class AppendTask:
                 (visitors[~visits_new], new),
             ):
                 found += edges_between(rows, bounds, one, other, self.k, self.metric)
-        return as_pairs(*(np.concatenate(parts) for parts in zip(NO_EDGES, *found, strict=True)))
+        return join_pairs(found)
 
 
 def append_knn(
@@ -171,12 +142,7 @@ class _Append:
         choice, reach = audit.choose_reach(Choice("routed", "rows were appended"))
         layout = join.layout(reach)
         self._write_inputs(layout)
-        within, append = self._tasks(layout)
-        paths = join.run("append-within", within)
-        starts = [int(layout.offsets[task.first]) for task in within]
-        edges = tuple(zip(starts, paths, strict=True))
-        join.write_bounds(edges)
-        edges = join.merge("append-merge", edges, join.run("append", append))
+        edges = join.join_lists(layout, *self._tasks(layout))
         ids, scores = in_prepared_order(layout, edges, settings.k)
         recall = audit.recall(scores)
         statistics = {
@@ -194,7 +160,7 @@ class _Append:
         new = np.diff(np.concatenate([[0], np.cumsum(is_new)])[layout.offsets]).astype(float)
         sizes, visits = np.diff(layout.offsets), np.diff(layout.visitor_offsets)
         work = new * (sizes + visits) + sizes * visits * is_new.mean() + 1
-        parts = dict.fromkeys(part[:2] for part in split_lists(work, PAIRS_PER_TASK))
+        parts = whole_lists(work, PAIRS_PER_TASK)
         return (
             [AppendWithinTask(a, b, float((new * sizes)[a:b].sum()), k, metric) for a, b in parts],
             [AppendTask(a, b, float(work[a:b].sum()), k, metric) for a, b in parts],

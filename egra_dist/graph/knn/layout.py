@@ -37,6 +37,15 @@ class Layout:
         """List of the row at each position: ``[num_rows]``."""
         return np.repeat(np.arange(self.num_lists), np.diff(self.offsets))
 
+    def members(self, number: int) -> NDArray[np.int64]:
+        """Positions of the rows of a list."""
+        return np.arange(*self.offsets[number : number + 2])
+
+    def visitors_of(self, number: int) -> NDArray[np.int32]:
+        """Positions of the rows that visit a list."""
+        first, last = self.visitor_offsets[number : number + 2]
+        return np.asarray(self.visitors[first:last])
+
     @classmethod
     def of(cls, probes: NDArray[np.int32], num_lists: int) -> "Layout":
         """Orders rows by list.

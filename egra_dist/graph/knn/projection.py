@@ -17,7 +17,7 @@ from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.scoring import pair_scores
 from egra_dist.graph.knn.selfjoin import ROWS_PER_TASK, SelfJoin
 from egra_dist.graph.knn.settings import Metric
-from egra_dist.graph.knn.tasks import single_threaded
+from egra_dist.graph.knn.tasks import RowsTask, row_ranges, single_threaded
 
 PROJECTED_DIM = 192
 _SAMPLE_ROWS = 8192
@@ -71,27 +71,18 @@ def _write_projected(join: SelfJoin, target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class RerankTask:
+class RerankTask(RowsTask):
     """Scores the candidates of a range of prepared rows in full width.
 
     Attributes:
-        first: First row.
-        last: Row after the last.
         candidates: File name of ``int32 [num_rows, num_candidates]``.
         k: Neighbours kept per row.
         metric: Similarity.
     """
 
-    first: int
-    last: int
     candidates: str
     k: int
     metric: Metric
-
-    @property
-    def weight(self) -> float:
-        """Rows."""
-        return self.last - self.first
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [last - first, k]``, ids are prepared rows."""
@@ -111,10 +102,9 @@ def rerank(
     """The best k candidates of each prepared row, ``[num_rows, k]`` ids and scores."""
     name = f"candidates-{factor}.npy"
     np.save(join.folder / name, candidates)
-    num_rows, k = len(candidates), join.settings.k
     tasks = [
-        RerankTask(first, min(num_rows, first + ROWS_PER_TASK), name, k, join.settings.metric)
-        for first in range(0, num_rows, ROWS_PER_TASK)
+        RerankTask(*rows, name, join.settings.k, join.settings.metric)
+        for rows in row_ranges(len(candidates), ROWS_PER_TASK)
     ]
     edges = np.concatenate([np.load(path) for path in join.run(f"rerank-{factor}", tasks)])
     return edges["id"].copy(), edges["score"].copy()

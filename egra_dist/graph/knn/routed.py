@@ -14,16 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from egra_dist.graph.knn.edges import as_pairs, no_edges
+from egra_dist.graph.knn.edges import join_pairs, no_edges
 from egra_dist.graph.knn.join import Side, join
 from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import Layout
-from egra_dist.graph.knn.scoring import (
-    as_base,
-    as_products,
-    as_queries,
-    pair_scores,
-)
+from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
 
 ROWS_FILE = "rows.npy"
@@ -32,8 +27,8 @@ _BASE_BLOCK = 2048
 
 
 @dataclass(frozen=True)
-class WithinTask:
-    """Neighbours of the rows of some lists among the rows of their own list.
+class ListsTask:
+    """A task on the rows of a range of lists.
 
     Attributes:
         first: First list.
@@ -48,6 +43,11 @@ class WithinTask:
     weight: float
     k: int
     metric: Metric
+
+
+@dataclass(frozen=True)
+class WithinTask(ListsTask):
+    """Neighbours of the rows of some lists among the rows of their own list."""
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [rows of the lists, k]``, ids are positions."""
@@ -62,24 +62,14 @@ class WithinTask:
 
 
 @dataclass(frozen=True)
-class VisitTask:
+class VisitTask(ListsTask):
     """Edges between the rows of some lists and the rows that visit them.
 
     Attributes:
-        first: First list.
-        last: List after the last.
         part: Which part of the visitors of a list too heavy for one task, and how many there are.
-        weight: Pairs.
-        k: Neighbours per row.
-        metric: Similarity.
     """
 
-    first: int
-    last: int
     part: tuple[int, int]
-    weight: float
-    k: int
-    metric: Metric
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``PAIR`` records, rows and ids are positions."""
@@ -88,14 +78,10 @@ class VisitTask:
         layout = Layout.load(folder)
         found = []
         for number in range(self.first, self.last):
-            visitors = layout.visitors[slice(*layout.visitor_offsets[number : number + 2])]
-            visitors = np.array_split(visitors, self.part[1])[self.part[0]]
-            members = np.arange(*layout.offsets[number : number + 2])
+            visitors = np.array_split(layout.visitors_of(number), self.part[1])[self.part[0]]
+            members = layout.members(number)
             found += edges_between(rows, bounds, visitors, members, self.k, self.metric)
-        return as_pairs(*(np.concatenate(parts) for parts in zip(NO_EDGES, *found, strict=True)))
-
-
-NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        return join_pairs(found)
 
 
 def edges_between(
@@ -165,12 +151,17 @@ def split_lists(work: NDArray, target: float) -> list[tuple[int, int, tuple[int,
     return tasks
 
 
+def whole_lists(work: NDArray, target: float) -> list[tuple[int, int]]:
+    """As :func:`split_lists`, with heavy lists whole."""
+    return list(dict.fromkeys(task[:2] for task in split_lists(work, target)))
+
+
 def within_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[WithinTask]:
     """Tasks that join each list with itself."""
     work = np.diff(layout.offsets).astype(float) ** 2
     return [
         WithinTask(first, last, float(work[first:last].sum()), k, metric)
-        for first, last in dict.fromkeys(part[:2] for part in split_lists(work, target))
+        for first, last in whole_lists(work, target)
     ]
 
 
@@ -178,6 +169,6 @@ def visit_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[V
     """Tasks that join each list with its visitors."""
     work = np.diff(layout.offsets) * np.diff(layout.visitor_offsets).astype(float)
     return [
-        VisitTask(first, last, part, float(work[first:last].sum()) / part[1], k, metric)
+        VisitTask(first, last, float(work[first:last].sum()) / part[1], k, metric, part)
         for first, last, part in split_lists(work, target)
     ]

@@ -18,6 +18,7 @@ from egra_dist.graph.knn.kmeans import Centroids, directions, nearest_centroid
 from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.scoring import as_base, as_queries
 from egra_dist.graph.knn.settings import Metric
+from egra_dist.graph.knn.tasks import RowsTask
 
 
 @dataclass(frozen=True)
@@ -104,25 +105,16 @@ class Router:
 
 
 @dataclass(frozen=True)
-class RouteTask:
+class RouteTask(RowsTask):
     """Routes a range of prepared rows.
 
     Attributes:
-        first: First row.
-        last: Row after the last.
         reach: Which lists a row visits.
         metric: Similarity.
     """
 
-    first: int
-    last: int
     reach: Reach
     metric: Metric
-
-    @property
-    def weight(self) -> float:
-        """Rows."""
-        return self.last - self.first
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``int32 [last - first, max_probes]`` lists, nearest first, -1 for none."""

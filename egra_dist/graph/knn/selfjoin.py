@@ -16,11 +16,11 @@ from egra_dist.graph.knn.edges import MergeTask, read_edges
 from egra_dist.graph.knn.kmeans import train_centroids
 from egra_dist.graph.knn.layout import Layout, write_rows
 from egra_dist.graph.knn.meter import Meter
-from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, visit_tasks, within_tasks
+from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, ListsTask, visit_tasks, within_tasks
 from egra_dist.graph.knn.routing import Reach, Router, RouteTask
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.sweep import sweep_tasks
-from egra_dist.graph.knn.tasks import Task, Workers, run_tasks, single_threaded
+from egra_dist.graph.knn.tasks import Task, Workers, row_ranges, run_tasks, single_threaded
 
 ROWS_PER_TASK = 65_536
 _MERGED_ROWS = 16_384
@@ -81,12 +81,27 @@ class SelfJoin:
         layout = self.layout(reach)
         k, metric = self.settings.k, self.settings.metric
         within = within_tasks(layout, k, metric, PAIRS_PER_TASK)
+        visits = visit_tasks(layout, k, metric, PAIRS_PER_TASK)
+        return layout, self.join_lists(layout, within, visits)
+
+    def join_lists(
+        self, layout: Layout, within: Sequence[ListsTask], visits: Sequence[ListsTask]
+    ) -> EdgeFiles:
+        """Joins rows with their own list, and then, given those bounds, with their visitors.
+
+        Args:
+            layout: The lists.
+            within: Tasks that return ``EDGE`` arrays of all rows, list by list.
+            visits: Tasks that return ``PAIR`` records.
+
+        Returns:
+            Files of ``EDGE`` arrays by position.
+        """
         paths = self.run("within", within)
         starts = [int(layout.offsets[task.first]) for task in within]
         edges = tuple(zip(starts, paths, strict=True))
         self.write_bounds(edges)
-        visits = self.run("visit", visit_tasks(layout, k, metric, PAIRS_PER_TASK))
-        return layout, self.merge("merge", edges, visits)
+        return self.merge("merge", edges, self.run("visit", visits))
 
     def exact(self, edges: EdgeFiles) -> EdgeFiles:
         """Joins all pairs, given the edges of :meth:`routed`."""
@@ -97,10 +112,8 @@ class SelfJoin:
     def layout(self, reach: Reach) -> Layout:
         """Routes all rows and stores them list by list."""
         tasks = [
-            RouteTask(
-                first, min(len(self.rows), first + ROWS_PER_TASK), reach, self.settings.metric
-            )
-            for first in range(0, len(self.rows), ROWS_PER_TASK)
+            RouteTask(*rows, reach, self.settings.metric)
+            for rows in row_ranges(len(self.rows), ROWS_PER_TASK)
         ]
         router = self.router()
         paths = self.run("route", tasks)
@@ -128,14 +141,8 @@ class SelfJoin:
     def merge(self, stage: str, edges: EdgeFiles, pairs: list[Path]) -> EdgeFiles:
         """Merges edges and pairs into the k best of each row, by position."""
         tasks = [
-            MergeTask(
-                first,
-                min(len(self.rows), first + _MERGED_ROWS),
-                edges,
-                tuple(pairs),
-                self.settings.k,
-            )
-            for first in range(0, len(self.rows), _MERGED_ROWS)
+            MergeTask(*rows, edges, tuple(pairs), self.settings.k)
+            for rows in row_ranges(len(self.rows), _MERGED_ROWS)
         ]
         paths = self.run(stage, tasks)
         return tuple((task.first, path) for task, path in zip(tasks, paths, strict=True))

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.graph.knn.edges import as_pairs
-from egra_dist.graph.knn.routed import BOUNDS_FILE, NO_EDGES, ROWS_FILE, edges_between
+from egra_dist.graph.knn.edges import join_pairs
+from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, edges_between
 from egra_dist.graph.knn.settings import Metric
 
 _LARGEST_BLOCK = 32_768
@@ -48,7 +48,7 @@ class SweepTask:
         bounds = np.load(folder / BOUNDS_FILE, mmap_mode="r")
         one, other = np.arange(*self.queries), np.arange(*self.base)
         found = edges_between(rows, bounds, one, other, self.k, self.metric)
-        return as_pairs(*(np.concatenate(parts) for parts in zip(NO_EDGES, *found, strict=True)))
+        return join_pairs(found)
 
 
 def sweep_tasks(num_rows: int, k: int, metric: Metric) -> list[SweepTask]:

@@ -37,6 +37,30 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
+class RowsTask:
+    """A task on a range of rows, whose cost is their number.
+
+    Attributes:
+        first: First row.
+        last: Row after the last.
+    """
+
+    first: int
+    last: int
+
+    @property
+    def weight(self) -> float:
+        """Rows."""
+        return self.last - self.first
+
+
+def row_ranges(num_rows: int, rows_per_task: int) -> list[tuple[int, int]]:
+    """First row and row after the last of each task that together have all rows."""
+    starts = range(0, num_rows, rows_per_task)
+    return [(first, min(num_rows, first + rows_per_task)) for first in starts]
+
+
+@dataclass(frozen=True)
 class Workers:
     """Who runs tasks.
 
