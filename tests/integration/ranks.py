@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from egra_dist.tracking.noise import setup_logging
 
 # Ranks are forked from a process that has imported what takes seconds, and holds no state else.
-mp.set_forkserver_preload(["egra_dist.train.worker"])
+mp.set_forkserver_preload(["egra_dist.train.worker", "torchrec"])
 
 
 def run_on_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> list[Any]:
