@@ -5,16 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from egra_dist.cluster.session import ray_session
-from egra_dist.config import ClusterSettings
-from egra_dist.graph.knn import KnnSettings, Workers, build_knn
+from egra_dist.graph.knn import KnnGraph, KnnSettings, Workers, build_knn
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -56,11 +56,11 @@ vectors = np.load(folder / "vectors.npy")
 
 DRIVER = """
 with ray_session(ClusterSettings(num_workers=2, cpus_per_worker=1)):
-    graph = build_knn(vectors, settings, workdir=folder / "work", workers=Workers(ray=True))
-graph.save(folder / "graph")
+    build_knn(vectors, settings, workdir=folder / "work", workers=Workers(ray=True))
 """
 
 
+@cache
 def clustered(num_rows, dim=32, num_clusters=80):
     generator = np.random.default_rng(0)
     centers = generator.standard_normal((num_clusters, dim))
@@ -68,17 +68,17 @@ def clustered(num_rows, dim=32, num_clusters=80):
     return (rows + 0.7 * generator.standard_normal((num_rows, dim))).astype(np.float32)
 
 
+@cache
+def undisturbed(num_rows) -> KnnGraph:
+    """The graph of the same rows, made by one thread without an incident."""
+    return build_knn(clustered(num_rows), SETTINGS)
+
+
 @pytest.fixture(autouse=True)
 def _many_tasks(monkeypatch):
     from egra_dist.graph.knn import selfjoin
 
-    monkeypatch.setattr(selfjoin, "PAIRS_PER_TASK", 1e5)
-
-
-@pytest.fixture(scope="module")
-def ray_of_two():
-    with ray_session(ClusterSettings(num_workers=2, cpus_per_worker=1)):
-        yield
+    monkeypatch.setattr(selfjoin, "PAIRS_PER_TASK", 2e4)
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,13 @@ class DiesOnce:
         return self.task.run(folder)
 
 
-def test_ray_and_threads_give_the_same_graph(ray_of_two):
-    vectors = clustered(6000)
-    here = build_knn(vectors, SETTINGS)
-    there = build_knn(vectors, SETTINGS, workers=Workers(ray=True))
-    assert np.array_equal(here.neighbors, there.neighbors)
-    assert np.array_equal(here.scores, there.scores)
+def test_ray_and_threads_give_the_same_graph(local_ray):
+    there = build_knn(clustered(6000), SETTINGS, workers=Workers(ray=True))
+    assert np.array_equal(there.neighbors, undisturbed(6000).neighbors)
+    assert np.array_equal(there.scores, undisturbed(6000).scores)
 
 
-def test_a_killed_worker_costs_its_task(ray_of_two, tmp_path, monkeypatch):
+def test_a_killed_worker_costs_its_task(local_ray, tmp_path, monkeypatch):
     from ray import cloudpickle
 
     from egra_dist.graph.knn import selfjoin
@@ -120,14 +118,14 @@ def test_a_killed_worker_costs_its_task(ray_of_two, tmp_path, monkeypatch):
         "visit_tasks",
         lambda *arguments: [DiesOnce(task, flag) for task in visits(*arguments)],
     )
-    vectors = clustered(6000)
-    killed = build_knn(vectors, SETTINGS, workdir=tmp_path / "work", workers=Workers(ray=True))
+    work = tmp_path / "work"
+    killed = build_knn(clustered(6000), SETTINGS, workdir=work, workers=Workers(ray=True))
     monkeypatch.undo()
     assert flag.exists()
-    assert np.array_equal(killed.neighbors, build_knn(vectors, SETTINGS).neighbors)
+    assert np.array_equal(killed.neighbors, undisturbed(6000).neighbors)
 
 
-def test_a_killed_driver_costs_the_tasks_it_waited_for(tmp_path):
+def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path):
     np.save(tmp_path / "vectors.npy", clustered(12_000))
     command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), SETTINGS.model_dump_json()]
     driver = subprocess.Popen(command, start_new_session=True)
@@ -139,20 +137,19 @@ def test_a_killed_driver_costs_the_tasks_it_waited_for(tmp_path):
     times = {path: path.stat().st_mtime_ns for path in finished}
     time.sleep(2)  # the killed session's processes notice and go
     unchanged = []
-    second = subprocess.Popen(command, start_new_session=True)
-    while second.poll() is None:
-        for path in times:
+    with ThreadPoolExecutor() as here:
+        work, workers = tmp_path / "work", Workers(ray=True)
+        again = here.submit(build_knn, clustered(12_000), SETTINGS, workdir=work, workers=workers)
+        while not again.done():
             try:
-                unchanged.append(path.stat().st_mtime_ns == times[path])
+                unchanged += [path.stat().st_mtime_ns == times[path] for path in times]
             except FileNotFoundError:
                 break
-        time.sleep(0.1)
-    assert second.returncode == 0
+            time.sleep(0.01)
     assert unchanged
     assert all(unchanged)
-    undisturbed = build_knn(np.load(tmp_path / "vectors.npy"), SETTINGS)
-    assert np.array_equal(np.load(tmp_path / "graph" / "neighbors.npy"), undisturbed.neighbors)
-    assert np.array_equal(np.load(tmp_path / "graph" / "scores.npy"), undisturbed.scores)
+    assert np.array_equal(again.result().neighbors, undisturbed(12_000).neighbors)
+    assert np.array_equal(again.result().scores, undisturbed(12_000).scores)
 
 
 def test_a_lost_node_costs_its_tasks(tmp_path):
@@ -164,8 +161,8 @@ def test_a_lost_node_costs_its_tasks(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "lost" in done.stdout
-    undisturbed = build_knn(np.load(tmp_path / "vectors.npy"), SETTINGS)
-    assert np.array_equal(np.load(tmp_path / "graph" / "neighbors.npy"), undisturbed.neighbors)
+    lost = np.load(tmp_path / "graph" / "neighbors.npy")
+    assert np.array_equal(lost, undisturbed(12_000).neighbors)
 
 
 def wait_for_tasks(work: Path, num_tasks, driver):
