@@ -21,15 +21,6 @@ def egra_dist(*arguments):
     )
 
 
-def refused(*arguments):
-    """Runs a command that is to fail; returns the one line that says why."""
-    done = egra_dist(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("egra-dist: error: ")
-    return line
-
-
 @pytest.fixture
 def events(tmp_path):
     pairs = [(f"u{user}", f"v{item}") for user in range(6) for item in range(6)]
@@ -39,7 +30,7 @@ def events(tmp_path):
     return path
 
 
-def test_mmrec(tmp_path):
+def test_mmrec(refused, tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     (raw / "tiny.inter").write_text("userID\titemID\tx_label\n0\t0\t0\n0\t1\t1\n0\t2\t2\n")
@@ -81,7 +72,7 @@ def test_events_with_all_options(tmp_path, events):
     assert sorted(filter(None, catalog.item_column("title").to_pylist())) == ["First", "Second"]
 
 
-def test_features_are_shortened_on_the_way_in(tmp_path, events):
+def test_features_are_shortened_on_the_way_in(refused, tmp_path, events):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "text.npy", rng.normal(size=(5, 4)).astype(np.float16))
     (tmp_path / "ids.txt").write_text("v1\nv2\nv3\nv4\nv9\n")
@@ -108,14 +99,14 @@ def test_features_are_shortened_on_the_way_in(tmp_path, events):
         (["--feature", "a=x", "--feature", "a=y"], "--feature a=y: a was given before"),
     ],
 )
-def test_events_refused(tmp_path, events, options, message):
+def test_events_refused(refused, tmp_path, events, options, message):
     out = tmp_path / "catalog"
     line = refused(*EVENTS, events, "--user", "who", "--item", "what", "--out", out, *options)
     assert message in line
     assert list(tmp_path.iterdir()) == [events]
 
 
-def test_synth(tmp_path):
+def test_synth(refused, tmp_path):
     out = tmp_path / "catalog"
     sizes = ["--items", 300, "--users", 200, "--interactions", 2000]
     done = egra_dist("synth", *sizes, "--modalities", 3, "--dim", 8, "--out", out)
