@@ -17,7 +17,7 @@ from egra_dist.tracking.background import Background
 from egra_dist.tracking.client import default_uri, resolve_uri, without_password
 from egra_dist.tracking.facts import facts
 from egra_dist.tracking.ledger import LEDGER, Ledger, RunEntry, now_ms
-from egra_dist.tracking.mirror import SPOOL, Mirror, lock_folder
+from egra_dist.tracking.mirror import PARENT_TAG, SPOOL, Mirror, lock_folder
 from egra_dist.tracking.names import clean_name, flatten
 from egra_dist.tracking.spool import Spool, SpoolWriter
 
@@ -87,6 +87,12 @@ class Experiment:
         """Identity of the parent run."""
         self._background.wait_for_runs(_LONGEST_WAIT_SECONDS)
         return self._ledger.runs[_PARENT].id
+
+    @property
+    def tags_of_nested_runs(self) -> dict[str, str]:
+        """Tags that put the run of another folder below this one; none while MLflow is away."""
+        run_id = self.run_id
+        return {PARENT_TAG: run_id} if run_id == self._ledger.runs[_PARENT].run_id else {}
 
     def child(
         self,

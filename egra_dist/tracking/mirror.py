@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SPOOL = "spool"
 KEY_TAG = "egra_dist.key"
-_PARENT_TAG = "mlflow.parentRunId"
+PARENT_TAG = "mlflow.parentRunId"
 _MAX_PER_BATCH = 100
 
 
@@ -78,7 +78,7 @@ class Mirror:
         if run_id is None:
             entry.asked = True
             self.save()
-            parent = {_PARENT_TAG: self._ledger.runs[""].run_id} if entry.stage else {}
+            parent = {PARENT_TAG: self._ledger.runs[""].run_id} if entry.stage else {}
             run = client.create_run(
                 experiment_id, entry.start_time, {KEY_TAG: entry.key, **parent}, entry.name
             )

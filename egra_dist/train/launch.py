@@ -1,8 +1,11 @@
 """Runs a worker function on a Ray Train v2 worker group and follows it."""
 
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +65,8 @@ def _fit(trainer: Any) -> None:
     from ray.train import TrainingFailedError, WorkerGroupError
 
     try:
-        trainer.fit()
+        with _interrupts_restored():
+            trainer.fit()
     except WorkerGroupError as error:
         for rank, failure in sorted(error.worker_failures.items()):
             if isinstance(failure, UserError):
@@ -71,3 +75,19 @@ def _fit(trainer: Any) -> None:
         raise
     except TrainingFailedError as error:
         raise RuntimeError(f"training failed: {error}") from error
+
+
+@contextmanager
+def _interrupts_restored() -> Iterator[None]:
+    """Takes Train's answer to Ctrl-C back when it is done; it would end the process as if well."""
+    is_main = threading.current_thread() is threading.main_thread()
+    earlier = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == 0:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, earlier)

@@ -1,0 +1,1 @@
+"""Searches settings: many trainings with different settings, judged on the validation split."""
