@@ -50,11 +50,13 @@ class RankingLoss:
         if self._settings.loss == "bpr":
             return bpr((users * positives).sum(1), (users * negatives).sum(1)).sum()
         taken = _first([len(items) for _, items in ids], self._settings.num_negatives)
-        pools = [
-            torch.cat([own, others[:count]])
-            for (own, others), count in zip(ids, taken, strict=True)
-        ]
-        kept = first_occurrences(pools)
+        own = [items for items, _ in ids]
+        others = [items[:count] for (_, items), count in zip(ids, taken, strict=True)]
+        # Of all ranks positives come first: who stands for an item that has several rows (each
+        # with other modalities dropped) does not depend on how the batch is shared out.
+        first = first_occurrences([*own, *others])
+        kept = [torch.cat(pair) for pair in zip(first[: len(ids)], first[len(ids) :], strict=True)]
+        pools = [torch.cat(pair) for pair in zip(own, others, strict=True)]
         rows = torch.cat([positives, negatives[: taken[rank()]]])[kept[rank()]]
         candidates = gather_rows(rows, [int(mask.sum()) for mask in kept])
         items = torch.cat([pool[mask] for pool, mask in zip(pools, kept, strict=True)])
