@@ -109,5 +109,6 @@ class Egra(Recommender):
         weights = alignment.entity_weights(degrees, settings)[own]
         positives = torch.arange(own.start, own.stop, device=side.device)
         candidates = gather_rows(behavior, sizes)
-        losses = info_nce(side, candidates, positives, settings.temperature)
+        dtype = getattr(torch, self._settings.precision)
+        losses = info_nce(side, candidates, positives, settings.temperature, dtype)
         return (weights * losses).sum() / sum(sizes)

@@ -107,7 +107,8 @@ class _LogSumExp(torch.autograd.Function):
         if bound is None:
             bound = shares.amax(1)
             shares -= bound[:, None]
-        total = shares.exp_().sum(1, dtype=anchors.dtype)
+        # Summed in float32 and rounded; asked for a float32 result, torch copies all pairs first.
+        total = shares.exp_().sum(1).to(anchors.dtype)
         ctx.save_for_backward(low, others, shares, total)
         ctx.scale = scale
         return total.log() + bound

@@ -38,7 +38,8 @@ def build_model(
     supplies = _Supplies(task, catalog, training, nodes, device)
     settings = task.settings
     counts = torch.from_numpy(_item_counts(training, nodes)).to(device)
-    common = (settings, nodes, RankingLoss(settings.ranking, counts))
+    dtype = getattr(torch, settings.precision)
+    common = (settings, nodes, RankingLoss(settings.ranking, counts, dtype))
     name = settings.model.name
     model: Recommender
     if name == "vbpr":
