@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.cluster.resources import worker_resources
 from egra_dist.cluster.session import ray_session
 from egra_dist.config import ClusterSettings, Config
 from egra_dist.errors import UserError
 from egra_dist.sweep.base import changed, last_shared_stage, prepare
+from egra_dist.sweep.placement import place_trials
 from egra_dist.sweep.record import BEST, TRIALS, SweepRecord, TrialRecord
 from egra_dist.sweep.space import SearchSpace
 from egra_dist.sweep.trial import TrialTask
@@ -27,7 +27,6 @@ from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.progress import StageProgress
 
 _log = logging.getLogger(__name__)
-_MOST_BY_DEFAULT = 8
 
 
 def run_sweep(
@@ -237,33 +236,3 @@ class Sweep:
             _log.warning("%s; its score is recorded by the next start", error)
             return
         trial.is_recorded = True
-
-
-def place_trials(
-    cluster: ClusterSettings, wanted: int | None, num_trials: int
-) -> tuple[ClusterSettings, int]:
-    """How many trials run at a time, and what each of their workers reserves.
-
-    Args:
-        cluster: What one trial asks for.
-        wanted: Trials at a time; as many as fit, at most 8, when None.
-        num_trials: How many there are.
-
-    Returns:
-        The settings of a trial, and the number of trials.
-
-    Raises:
-        UserError: If the cluster cannot hold them.
-    """
-    most = min(wanted or _MOST_BY_DEFAULT, num_trials)
-    for num_concurrent in range(most, 0, -1):
-        num_workers = cluster.num_workers * num_concurrent
-        try:
-            resources = worker_resources(cluster.model_copy(update={"num_workers": num_workers}))
-        except UserError as error:
-            if num_concurrent > 1 and not wanted:
-                continue
-            raise UserError(f"max_concurrent = {num_concurrent}: {error}") from None
-        reserved = {"address": None, "cpus_per_worker": resources.cpus}
-        return cluster.model_copy(update=reserved), num_concurrent
-    raise AssertionError(most)
