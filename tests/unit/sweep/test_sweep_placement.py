@@ -42,5 +42,7 @@ def test_trials_know_no_address_but_that_of_the_session(place, monkeypatch):
 def test_what_does_not_fit_is_said(place):
     with pytest.raises(UserError, match=r"max_concurrent = 3: .* holds at most 2 workers of 1 CPU"):
         place([2], wanted=3)
-    with pytest.raises(UserError, match=r"max_concurrent = 1: .* holds at most 0 workers of 4 CPUs"):
+    with pytest.raises(
+        UserError, match=r"max_concurrent = 1: .* holds at most 0 workers of 4 CPUs"
+    ):
         place([2], cpus_per_worker=4)
