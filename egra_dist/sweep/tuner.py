@@ -50,6 +50,10 @@ class _Recorder(tune.Callback):
         self._trials = {trial.number: trial for trial in trials}
         self._changed = changed
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes its callbacks down, to go on with; we do not go on with what it wrote."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self._trials[trial.config["number"]].status = "running"
         self._changed()
