@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("run", "sweep", "catalog", "track", "doctor", "knn")
+_MODULES = ("run", "sweep", "catalog", "featurize", "track", "doctor", "knn")
 
 
 def main() -> None:
