@@ -176,12 +176,24 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[int, TrialRecord]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a readable record of a search: {error}") from None
     now = flatten(json.loads(json.dumps(identity)))
-    for name in sorted(earlier.keys() | now.keys()):
-        if earlier.get(name) != now.get(name):
-            raise UserError(
-                f"{path.parent}: holds another search: {name} was {earlier.get(name, 'not set')}, "
-                f"now it is {now.get(name, 'not set')}; choose another folder"
-            )
+    differences = [
+        f"{name} was {earlier.get(name, 'not set')}, now it is {now.get(name, 'not set')}"
+        for name in sorted(now.keys() | earlier.keys(), key=lambda name: _place(name, identity))
+        if earlier.get(name) != now.get(name)
+    ]
+    if differences:
+        hidden = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+        raise UserError(
+            f"{path.parent}: holds another search: {'; '.join(differences[:3])}{hidden}; "
+            f"choose another folder"
+        )
     for trial in trials:
         trial.history = [(epoch, score) for epoch, score in trial.history]
     return {trial.number: trial for trial in trials}
+
+
+def _place(name: str, identity: Mapping[str, Any]) -> tuple[int, str]:
+    """What the user has most probably changed comes first, as in the identity."""
+    sections = list(identity)
+    section = name.partition(".")[0]
+    return (sections.index(section) if section in sections else len(sections)), name
