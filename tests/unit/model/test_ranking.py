@@ -1,5 +1,6 @@
 """The ranking loss over a batch, against plain formulas in float64."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from egra_dist.config import RankingSettings
+from egra_dist.model import ranking
 from egra_dist.model.ranking import RankingLoss, first_occurrences
 
 NUM_USERS = 3
@@ -107,3 +109,43 @@ def test_first_occurrences_over_all_ranks():
         [],
         [False, True],
     ]
+
+
+class Sent(Exception):
+    """A rank has sent its rows and waits for those of the others."""
+
+
+def loss_of_ranks(monkeypatch, loss, users, rows, ids, sizes):
+    """The sum over ranks that hold these numbers of triplets each, all in this process."""
+    shares = list(zip(*(part.split(sizes) for part in (users, *rows)), strict=True))
+    all_ids = list(zip(*(part.split(sizes) for part in ids), strict=True))
+    sent = {}
+
+    def gather(own, _):
+        if len(sent) < len(sizes):
+            sent[ranking.rank()] = own
+            raise Sent
+        return torch.cat([sent[rank] for rank in range(len(sizes))])
+
+    monkeypatch.setattr(ranking, "gather_rows", gather)
+    total = 0.0
+    for rank in [*range(len(sizes)), *range(len(sizes))]:
+        monkeypatch.setattr(ranking, "rank", lambda rank=rank: rank)
+        with contextlib.suppress(Sent):
+            total += loss(*shares[rank], all_ids).item()
+    return total
+
+
+@pytest.mark.parametrize("num_negatives", [0, 3, 5])
+def test_the_same_row_stands_for_an_item_however_the_batch_is_shared_out(
+    monkeypatch, num_negatives
+):
+    """With modality dropout an item has another row wherever it occurs in the batch."""
+    torch.manual_seed(0)
+    ids = torch.tensor([3, 4, 3, 5, 9]), torch.tensor([9, 5, 4, 3, 8])
+    users, *rows = torch.randn(3, len(ids[0]), DIM)
+    loss = RankingLoss(RankingSettings(loss="softmax", num_negatives=num_negatives), COUNTS)
+    whole = loss_of_ranks(monkeypatch, loss, users, rows, ids, [5])
+    for sizes in ([3, 2], [2, 2, 1], [5, 0], [1] * 5):
+        shared = loss_of_ranks(monkeypatch, loss, users, rows, ids, sizes)
+        assert shared == pytest.approx(whole, rel=1e-5)
