@@ -17,8 +17,9 @@ _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 def locked(path: Path, waiting_for: str) -> Iterator[None]:
     """Holds the lock file ``path`` while the block runs; waits while another process holds it.
 
-    The lock ends with the process that holds it, however it ends, and its file goes with it. On a
-    file system without locks the block runs unprotected, after a warning.
+    The lock ends with the process that holds it, however it ends; the file that a killed process
+    leaves holds nobody up. On a file system without locks the block runs unprotected, after a
+    warning.
 
     Args:
         path: The lock file; its folder is created.
