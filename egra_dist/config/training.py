@@ -43,6 +43,10 @@ class RankingSettings(Settings):
     """One negative per positive (Rendle et al. 2009), or a softmax over sampled items."""
     score: Literal["inner", "cosine"] = "inner"
     """Score of a user and an item: inner product of the final vectors, or their cosine."""
+    norm_power: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """When items are ranked, final vectors that were trained by their cosine are divided by their
+    length to this power: 1 ranks by cosine, 0 by inner product, and what lies between trusts
+    items with more interactions, whose vectors are longer, a little more."""
     temperature: Annotated[float, Field(ge=0.02)] = 0.2
     """Temperature of the softmax."""
     num_negatives: NonNegativeInt = 1024
@@ -86,6 +90,11 @@ class ModelSettings(Settings):
     modalities: list[str] | None = None
     """Modalities used; all of the catalogue's when not given."""
 
+    fusion: Literal["sum", "normalized"] = "sum"
+    """How behaviour and modalities become one: ``H + side_weight * Side``, or the same of vectors
+    of length 1 (with a softmax over cosines nothing else makes ``Side`` grow beside ``H``)."""
+    side_weight: NonNegativeFloat = 1.0
+    """Weight of what modalities say."""
     modality_dropout: Share = 0
     """Share of the batch's rows that lose a modality, drawn for each modality apart."""
     freedom: FreedomSettings = FreedomSettings()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition
@@ -61,11 +62,20 @@ class Egra(Recommender):
         return Propagated(behavior, self.modality_branch.propagate(items))
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
-        """``Side`` and ``H + Side``."""
+        """``Side``, and ``H`` and ``Side`` together."""
         if self.modality_branch is None or rows.modalities is None:
             return None, rows.behavior
         side = self.modality_branch.fuse(rows.modalities, rows.behavior)
-        return side, rows.behavior + side
+        return side, self._together(rows.behavior, side)
+
+    def _together(self, behavior: Tensor, side: Tensor) -> Tensor:
+        settings = self._settings.model
+        if settings.fusion == "normalized":
+            behavior = functional.normalize(behavior, dim=1)
+            side = functional.normalize(side, dim=1)
+        if settings.side_weight != 1:
+            side = settings.side_weight * side
+        return behavior + side
 
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
@@ -73,7 +83,7 @@ class Egra(Recommender):
         """With some modalities of some rows dropped, if the settings say so."""
         dropout = self._settings.model.modality_dropout
         if self.modality_branch is None or rows.modalities is None or dropout == 0:
-            return self.represent(rows)
+            return super().represent_batch(rows, shares, step)
         sizes, num_modalities = (
             [len(share) for share in shares],
             self.modality_branch.num_modalities,
@@ -81,7 +91,7 @@ class Egra(Recommender):
         device = rows.behavior.device
         kept = [keep_mask(sizes, num_modalities, dropout, step, n, device) for n in range(3)]
         side = self.modality_branch.fuse(rows.modalities, rows.behavior, torch.cat(kept))
-        return self._finish(rows, side, rows.behavior + side)
+        return self._finish(rows, side, self._together(rows.behavior, side))
 
     def own_losses(self, batch: Batch) -> dict[str, Weighted]:
         """The alignment of users and of items, at the strength of this step."""

@@ -81,7 +81,8 @@ class ModalityBranch(nn.Module):
             ``[num_rows, dim]``.
         """
         num_modalities = self.num_modalities
-        views = propagated.view(len(propagated), num_modalities, -1)
+        dim = propagated.shape[1] // num_modalities
+        views = propagated.view(len(propagated), num_modalities, dim)
         if kept is not None:
             views = views * kept[:, :, None]
         is_there = views.detach().abs().amax(2) > 0

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition, RowPartition
@@ -98,7 +97,7 @@ class Batch:
 
     def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Splits rows of the batch into those of users, positives, and negatives."""
-        users, positives, negatives = rows.split(len(self.own))
+        users, positives, negatives = rows.split([len(self.own)] * 3)
         return users, positives, negatives
 
 
@@ -120,6 +119,7 @@ class Losses:
         return {name: value.detach() for name, value in everything.items()}
 
 
+_SMALLEST_NORM = 1e-12
 Weighted = tuple[float, Tensor]
 
 
@@ -168,19 +168,22 @@ class Recommender(nn.Module):
         return {}
 
     def represent(self, rows: Propagated) -> Representations:
-        """Fuses propagated rows, any of them."""
-        return self._finish(rows, *self.fuse(rows))
+        """Fuses propagated rows, any of them, for scores."""
+        return self._finish(rows, *self.fuse(rows), self._settings.ranking.norm_power)
 
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
     ) -> Representations:
-        """Fuses the rows of a batch; a model may drop some of what it sees."""
-        return self.represent(rows)
+        """Fuses the rows of a batch for its losses; a model may drop some of what it sees."""
+        return self._finish(rows, *self.fuse(rows))
 
-    def _finish(self, rows: Propagated, side: Tensor | None, fused: Tensor) -> Representations:
-        is_cosine = self._settings.ranking.score == "cosine"
-        final = functional.normalize(fused, dim=1) if is_cosine else fused
-        return Representations(rows.behavior, side, fused, final)
+    def _finish(
+        self, rows: Propagated, side: Tensor | None, fused: Tensor, norm_power: float = 1.0
+    ) -> Representations:
+        if self._settings.ranking.score == "inner":
+            return Representations(rows.behavior, side, fused, fused)
+        length = fused.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)
+        return Representations(rows.behavior, side, fused, fused / length**norm_power)
 
     def losses(self, propagated: Propagated, shares: Sequence[Triplets], step: int) -> Losses:
         """This rank's share of the losses of a batch.

@@ -33,7 +33,7 @@ class EmbeddingTables:
         self._sizes = sizes
         self._model = _shard(sizes, widths, device)
         self._sharded = {
-            name: self._model.state_dict()[f"tables.embeddings.{name}.weight"]
+            name: self._model.state_dict()[f"tables.{name}.embeddings.{name}.weight"]
             for name in self._sizes
         }
         self._parameters = {
@@ -107,11 +107,11 @@ def fill_rows(rows: Tensor, num_rows: int, own: slice, seed: int) -> None:
 
 
 class _Holder(nn.Module):
-    """Gives the collection the name under which it is checkpointed."""
+    """One collection for each table: the tables of one collection must be equally wide."""
 
-    def __init__(self, tables: nn.Module) -> None:
+    def __init__(self, tables: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.tables = tables
+        self.tables = nn.ModuleDict(tables)
 
 
 def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) -> nn.Module:
@@ -123,16 +123,21 @@ def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) 
         from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
         from torchrec.distributed.planner.types import ParameterConstraints
 
-    configs = [
-        EmbeddingConfig(
+    configs = {
+        name: EmbeddingConfig(
             name=name,
             embedding_dim=widths[name],
             num_embeddings=num_rows,
             feature_names=[name],
         )
         for name, num_rows in sizes.items()
-    ]
-    module = _Holder(EmbeddingCollection(tables=configs, device=torch.device("meta")))
+    }
+    module = _Holder(
+        {
+            name: EmbeddingCollection(tables=[config], device=torch.device("meta"))
+            for name, config in configs.items()
+        }
+    )
     sharders: Sequence = [EmbeddingCollectionSharder()]
     constraint = ParameterConstraints(sharding_types=["row_wise"], compute_kernels=["fused"])
     planner = EmbeddingShardingPlanner(
