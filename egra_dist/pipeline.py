@@ -7,7 +7,7 @@ artifact is on disk is not run again. Nothing is computed here: the stages call 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,14 @@ import numpy as np
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog, Entities
 from egra_dist.catalog.preprocess import write_features
-from egra_dist.config import STAGES, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.config import (
+    MAIN,
+    STAGES,
+    Config,
+    ItemGraphSettings,
+    ModelSettings,
+    TrainingSettings,
+)
 from egra_dist.errors import UserError
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import ItemNeighbors, write_graphs, write_merged
@@ -74,9 +81,32 @@ def _check(config: Config, catalog: Catalog, last_stage: str) -> None:
         raise UserError(f"stage {last_stage!r} is not known; one of {', '.join(STAGES)}")
     if catalog.num_interactions("valid") == 0:
         raise UserError(f"{catalog.path}: the validation split is empty; it selects the best state")
-    for training in config.trainings.values():
-        for modality in training.model.modalities or ():
-            catalog.features(modality)
+    for stage, training in config.trainings.items():
+        _check_modalities(stage, training.model, catalog)
+    for graph in config.item_graphs.values():
+        if graph.source in ("raw", "both") and not catalog.modalities:
+            raise UserError(f"item_graph.source = {graph.source!r}: {catalog.path} has no modality")
+        _check_weights("item_graph", graph.modality_weights, catalog.modalities)
+
+
+def _check_modalities(stage: str, model: ModelSettings, catalog: Catalog) -> None:
+    chosen = catalog.modalities if model.modalities is None else model.modalities
+    for modality in chosen:
+        catalog.features(modality)
+    if model.needs_modalities and not chosen:
+        raise UserError(f"{stage}.model.name = {model.name!r}: needs at least one modality")
+    if model.name == "freedom":
+        _check_weights(f"{stage}.model.freedom", model.freedom.modality_weights, chosen)
+
+
+def _check_weights(section: str, weights: Mapping[str, float], modalities: Sequence[str]) -> None:
+    unknown = sorted(set(weights) - set(modalities))
+    if unknown:
+        raise UserError(
+            f"{section}.modality_weights: no modality {unknown[0]!r}; there are {list(modalities)}"
+        )
+    if modalities and not any(weights.get(name, 1.0) for name in modalities):
+        raise UserError(f"{section}.modality_weights = {dict(weights)}: one must be above 0")
 
 
 class Pipeline:
@@ -132,26 +162,26 @@ class Pipeline:
             self._train_model("pretrain", self._config.pretrain, "graphs")
 
     def _knn(self) -> None:
-        self._find_neighbors("knn", self._config.item_graph)
+        if MAIN in self._config.item_graphs:
+            self._find_neighbors("knn", self._config.item_graph)
 
     def _merge(self) -> None:
-        self._merge_neighbors("merge", "knn", self._config.item_graph)
+        if MAIN in self._config.item_graphs:
+            self._merge_neighbors("merge", "knn", self._config.item_graph)
 
     def _train(self) -> None:
-        is_merged = self._config.train.model.uses_item_graph and "merge" in self._artifacts
-        self._train_model("train", self._config.train, "merge" if is_merged else "graphs")
+        is_merged = MAIN in self._config.item_graphs
+        self._train_model(MAIN, self._config.train, "merge" if is_merged else "graphs")
         for name, settings in self._config.baselines.items():
             behavior = "graphs"
             if settings.merged_graph:
-                self._find_neighbors(f"{name}_knn", settings.merged_graph)
-                behavior = f"{name}_merge"
-                self._merge_neighbors(behavior, f"{name}_knn", settings.merged_graph)
+                self._find_neighbors(f"{name}.knn", settings.merged_graph)
+                behavior = f"{name}.merge"
+                self._merge_neighbors(behavior, f"{name}.knn", settings.merged_graph)
             self._train_model(name, settings, behavior)
 
     def _find_neighbors(self, kind: str, settings: ItemGraphSettings) -> None:
         """Leaves the neighbours of every item, by the vectors that the settings name."""
-        if settings.source == "none":
-            return
         knn = KnnSettings(k=settings.k, seed=self._config.seed)
         source = ItemNeighbors(
             self._catalog,
@@ -166,8 +196,6 @@ class Pipeline:
 
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
         """Leaves the behaviour graph with those neighbours in it."""
-        if settings.source == "none":
-            return
         graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
         self._build(
             kind,
@@ -228,7 +256,8 @@ class Pipeline:
     def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
         graphs, merged = self._artifacts["graphs"].folder, self._artifacts[behavior].folder
         model = settings.model
-        seen = model.modalities or self._catalog.modalities if model.uses_modalities else ()
+        chosen = self._catalog.modalities if model.modalities is None else model.modalities
+        seen = chosen if model.uses_modalities else ()
         return GraphPaths(
             training=graphs / "training",
             plain=graphs / "plain",

@@ -8,11 +8,10 @@ import numpy as np
 
 from egra_dist.artifact import Artifact
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.config import EvaluationSettings
+from egra_dist.config import MAIN, EvaluationSettings
 from egra_dist.tracking.summary import print_table
 from egra_dist.train.task import Task
 
-MAIN = "train"
 _COLUMNS = (
     "test recall_at_10",
     "test recall_at_20",

@@ -8,7 +8,7 @@ right key. Every default stands here, once.
 from egra_dist.config.base import Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
 from egra_dist.config.loading import load_config, parse_config
-from egra_dist.config.root import METRICS, STAGES, BaselineSettings, Config
+from egra_dist.config.root import MAIN, METRICS, STAGES, BaselineSettings, Config
 from egra_dist.config.running import ClusterSettings, EvaluationSettings, TrackingSettings
 from egra_dist.config.training import (
     AlignmentSettings,
@@ -23,6 +23,7 @@ from egra_dist.config.training import (
 )
 
 __all__ = [
+    "MAIN",
     "METRICS",
     "STAGES",
     "AlignmentSettings",

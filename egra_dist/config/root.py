@@ -8,6 +8,8 @@ from egra_dist.config.running import ClusterSettings, EvaluationSettings, Tracki
 from egra_dist.config.training import PretrainSettings, TrainingSettings
 
 STAGES = ("features", "graphs", "pretrain", "knn", "merge", "train", "evaluate", "export")
+MAIN = "train"
+"""The stage of the model that a run is about."""
 METRICS = ("recall", "ndcg", "precision", "map", "hit_rate")
 
 
@@ -21,9 +23,18 @@ class BaselineSettings(TrainingSettings):
     @property
     def merged_graph(self) -> ItemGraphSettings | None:
         """The item graph that this model propagates over."""
-        if self.item_graph or self.model.name != "gume":
-            return self.item_graph
-        return ItemGraphSettings(source="raw")
+        graph = self.item_graph
+        if graph is None and self.model.name == "gume":
+            graph = ItemGraphSettings(source="raw")
+        return graph if graph and graph.source != "none" else None
+
+    @model_validator(mode="after")
+    def _item_graph_is_used(self) -> "BaselineSettings":
+        if self.item_graph and self.model.name in ("vbpr", "freedom"):
+            raise ValueError(
+                f"item_graph: {self.model.name} propagates over no merged graph; leave it out"
+            )
+        return self
 
 
 class Config(Settings):
@@ -49,8 +60,10 @@ class Config(Settings):
     @property
     def item_graphs(self) -> dict[str, ItemGraphSettings]:
         """Every item graph of a run, by the stage that trains on it."""
-        own = {name: settings.merged_graph for name, settings in self.baselines.items()}
-        return {name: graph for name, graph in own.items() if graph} | {"train": self.item_graph}
+        graphs = {name: settings.merged_graph for name, settings in self.baselines.items()}
+        if self.train.model.uses_item_graph and self.item_graph.source != "none":
+            graphs[MAIN] = self.item_graph
+        return {name: graph for name, graph in graphs.items() if graph}
 
     @model_validator(mode="after")
     def _metrics_are_computed(self) -> "Config":

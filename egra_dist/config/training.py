@@ -111,6 +111,11 @@ class ModelSettings(Settings):
         return self.name != "lightgcn"
 
     @property
+    def needs_modalities(self) -> bool:
+        """Whether the model is nothing without a modality."""
+        return self.name in ("vbpr", "freedom", "bm3")
+
+    @property
     def uses_item_graph(self) -> bool:
         """Whether item-item edges are merged into the behaviour graph."""
         return self.name in ("egra", "gume")
@@ -162,7 +167,7 @@ class TrainingSettings(Settings):
         model = fields.get("model")
         given = model.get("name") if isinstance(model, Mapping) else getattr(model, "name", None)
         name = given or cls.model_fields["model"].default.name
-        return _with_defaults(fields, _DEFAULTS.get(name, {}))
+        return _with_defaults(fields, _DEFAULTS.get(str(name), {}))
 
 
 def _with_defaults(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

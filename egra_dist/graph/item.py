@@ -12,7 +12,6 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.files import content_digest
 from egra_dist.catalog.vectors import own_vectors
 from egra_dist.config import ItemGraphSettings
-from egra_dist.errors import UserError
 from egra_dist.graph.behavior import item_adjacency, merge, normalize, training_matrix
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
@@ -83,8 +82,7 @@ class ItemNeighbors:
             workdir: Where an interrupted search is gone on with.
 
         Raises:
-            UserError: If the user's own vectors cannot be used, or a weight is given to a
-                modality that the catalogue does not have.
+            UserError: If the user's own vectors cannot be used.
         """
         match self.settings.source:
             case "pretrained":
@@ -105,15 +103,11 @@ class ItemNeighbors:
         return build_knn(vectors, self.knn, workdir=workdir)
 
     def _by_features(self) -> KnnGraph:
-        names, weights = self.catalog.modalities, self.settings.modality_weights
-        unknown = sorted(set(weights) - set(names))
-        if unknown:
-            raise UserError(
-                f"item_graph.modality_weights: no modality {unknown[0]!r}; "
-                f"the catalogue has {list(names)}"
-            )
+        names = self.catalog.modalities
+        weights = [self.settings.modality_weights.get(name, 1.0) for name in names]
         graphs = [self._by_modality(name) for name in names]
-        shares = [weights.get(name, 1.0) for name in names]
+        # Shares of 1, so that joined with other neighbours no score is above theirs.
+        shares = [weight / sum(weights) for weight in weights]
         return combine(graphs, self.settings.combine, self.knn.k, shares)
 
     def _by_modality(self, name: str) -> KnnGraph:

@@ -22,6 +22,9 @@ from egra_dist.model.recommender import Recommender
 from egra_dist.model.vbpr import Vbpr
 from egra_dist.train.task import Task
 
+_EDGES = 1
+"""Tells the stream of sampled edges from those of batches, which are two or three numbers long."""
+
 
 def build_model(
     task: Task, catalog: Catalog, training: Csr, nodes: NodePartition, device: torch.device
@@ -76,7 +79,7 @@ class _Supplies:
 
     def sample_behavior_graph(self, epoch: int) -> PartitionedMatrix:
         """``N(A)`` of the edges that an epoch keeps; all ranks draw the same."""
-        random = np.random.default_rng([self.task.seed, epoch, 1])
+        random = np.random.default_rng([self.task.seed, epoch, 0, _EDGES])
         share = 1 - self.task.settings.model.freedom.edge_dropout
         return self._own_rows(merge(sample_edges(self.training, share, random), None, beta=0))
 

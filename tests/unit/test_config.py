@@ -262,3 +262,18 @@ def test_source_says_whether_something_is_pretrained(source, is_pretrained):
 def test_users_of_vbpr_are_twice_as_wide():
     assert ModelSettings(name="vbpr", dim=32).user_dim == 64
     assert ModelSettings(name="bm3", dim=32).user_dim == 32
+
+
+def test_an_item_graph_that_a_model_cannot_use_is_refused():
+    baseline = {"model": {"name": "vbpr"}, "item_graph": {"source": "raw"}}
+    with pytest.raises(UserError, match="item_graph: vbpr propagates over no merged graph"):
+        parse_config({"baselines": {"look": baseline}})
+
+
+def test_models_without_item_graph_need_no_pretraining():
+    assert "train" in parse_config({}).item_graphs
+    assert not parse_config({"train": {"model": {"name": "mgcn"}}}).item_graphs
+    assert not parse_config({"item_graph": {"source": "none"}}).item_graphs
+    baseline = {"model": {"name": "gume"}, "item_graph": {"source": "none"}}
+    config = parse_config({"item_graph": {"source": "none"}, "baselines": {"plain": baseline}})
+    assert not config.item_graphs

@@ -26,6 +26,30 @@ def catalog(num_valid=1):
         ({}, "trian", 1, "stage 'trian' is not known; one of features, graphs, pretrain"),
         ({}, "export", 0, "some/catalog: the validation split is empty"),
         ({"pretrain": {"model": {"modalities": ["smell"]}}}, "export", 1, "no modality 'smell'"),
+        (
+            {"item_graph": {"source": "raw", "modality_weights": {"smell": 1}}},
+            "export",
+            1,
+            r"item_graph.modality_weights: no modality 'smell'; there are \['text'\]",
+        ),
+        (
+            {"item_graph": {"source": "raw", "modality_weights": {"text": 0}}},
+            "export",
+            1,
+            "item_graph.modality_weights = {'text': 0.0}: one must be above 0",
+        ),
+        (
+            {"train": {"model": {"name": "vbpr", "modalities": []}}},
+            "export",
+            1,
+            "train.model.name = 'vbpr': needs at least one modality",
+        ),
+        (
+            {"train": {"model": {"name": "freedom", "freedom": {"modality_weights": {"t": 1}}}}},
+            "export",
+            1,
+            "train.model.freedom.modality_weights: no modality 't'",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_written(

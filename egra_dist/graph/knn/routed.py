@@ -44,6 +44,10 @@ class ListsTask:
     k: int
     metric: Metric
 
+    def run(self, folder: Path) -> NDArray:
+        """Does the work on the files of ``folder``."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class WithinTask(ListsTask):

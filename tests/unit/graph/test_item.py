@@ -145,11 +145,6 @@ def test_both_is_the_union_of_pretrained_and_raw(tmp_path, shelf, vectors):
         assert len(both[item]) == K
 
 
-def test_weight_of_a_modality_that_is_not_there(tmp_path, shelf):
-    with pytest.raises(UserError, match=r"no modality 'sound'; the catalogue has \['image', 'te"):
-        find(shelf, tmp_path, source="raw", modality_weights={"sound": 1.0})
-
-
 def recipe(shelf, **settings):
     return ItemNeighbors(shelf, ItemGraphSettings(**settings), KnnSettings(k=K)).recipe()
 

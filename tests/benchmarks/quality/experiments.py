@@ -1,0 +1,107 @@
+"""What is compared: models with their search spaces, ablations of EGRA, corrupted features.
+
+Every trained model gets the same number of trials for each of its ranking losses. Values are tried
+in a seeded random order; the best by validation Recall@20 is run with every seed.
+"""
+
+import itertools
+import random
+from dataclasses import dataclass, field, replace
+
+DATA_SETS = {
+    "tiktok": {"seeds": 5, "variant_seeds": 3, "batch_size": 2048},
+    "baby": {"seeds": 3, "variant_seeds": 3, "batch_size": 2048},
+    "microlens50k": {"seeds": 3, "variant_seeds": 2, "batch_size": 4096},
+}
+NUM_TRIALS = 4
+PRETRAINED = "mgcn"
+SHARED = {"train.max_epochs": 120, "train.patience": 8, "train.precision": "bfloat16"}
+BY_LOSS = {
+    "": {},
+    "bpr": {"train.optimizer.learning_rate": [0.001, 0.003]},
+    "softmax": {
+        "train.ranking.loss": ["softmax"],
+        "train.ranking.score": ["cosine"],
+        "train.ranking.num_negatives": [2048],
+        "train.optimizer.learning_rate": [0.01],
+        "train.ranking.temperature": [0.2, 0.3],
+        "train.ranking.norm_power": [0.5, 1.0],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: what is fixed, and what is searched for each of its losses."""
+
+    fixed: dict = field(default_factory=dict)
+    search: dict = field(default_factory=dict)
+    losses: tuple = ("bpr", "softmax")
+    needs_pretraining: bool = False
+
+    @property
+    def is_shallow(self):
+        """Whether it is fitted, not trained."""
+        return self.losses == ("",)
+
+    def trials(self, loss, num_trials):
+        """Different settings drawn from the space, the same in every call."""
+        space = {**BY_LOSS[loss], **self.search}
+        every = [
+            dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
+        ]
+        chosen = random.Random(0).sample(every, min(num_trials, len(every)))
+        shared = {} if self.is_shallow else SHARED
+        return [{**shared, **self.fixed, **settings} for settings in chosen]
+
+
+def named(name, **search):
+    """A named model and what is searched of its own settings, ``__`` for a dot."""
+    space = {f"train.{key.replace('__', '.')}": values for key, values in search.items()}
+    return Model({"train.model.name": name}, space)
+
+
+_STRENGTHS = [1e-3, 1e-2, 1e-1]
+MODELS = {
+    "popularity": Model(losses=("",)),
+    "itemknn": Model(search={"k": [10, 50], "shrinkage": [30.0, 300.0]}, losses=("",)),
+    "ease": Model(search={"regularization": [3.0, 30.0, 300.0, 3000.0]}, losses=("",)),
+    "lightgcn": named("lightgcn", model__num_layers=[2, 3], regularization=[1e-4, 1e-3]),
+    "vbpr": named("vbpr", regularization=[1e-3, 1e-2, 1e-1]),
+    "freedom": named("freedom", model__freedom__edge_dropout=[0.5, 0.8]),
+    "mgcn": named("mgcn", alignment__lambda_max=_STRENGTHS),
+    "gume": replace(
+        named("gume", alignment__lambda_max=_STRENGTHS),
+        fixed={"train.model.name": "gume", "item_graph.source": "raw", "item_graph.beta": 1},
+    ),
+    "egra": replace(
+        named(
+            "egra",
+            alignment__lambda_max=[1e-2, 2e-2],
+            alignment__focus=["hard", "easy"],
+            alignment__ramp_steps=[100, 500],
+        ),
+        needs_pretraining=True,
+    ),
+}
+MODELS["egra"].search["item_graph.beta"] = [0.2, 0.5]
+_FOCUS, _RAMP = "train.alignment.focus", "train.alignment.ramp"
+ABLATIONS = {
+    "no item graph": {"item_graph.source": "none"},
+    "uniform weights, constant strength": {_FOCUS: "uniform", _RAMP: "constant"},
+    "item graph of raw features": {"item_graph.source": "raw", "item_graph.combine": "union"},
+    "uniform weights": {_FOCUS: "uniform"},
+    "hard weights": {_FOCUS: "hard"},
+    "easy weights": {_FOCUS: "easy"},
+    **{f"{ramp} strength": {_RAMP: ramp} for ramp in ("constant", "linear", "cosine", "tanh")},
+    "no alignment": {"train.alignment.lambda_max": 0},
+}
+CORRUPTIONS = {
+    f"{share:.0%} corrupted, {source} graph": {
+        "features.corrupt_share": share,
+        "item_graph.source": source,
+        "item_graph.combine": "union",
+    }
+    for share in (0.3, 0.0, 0.1, 0.5)
+    for source in ("pretrained", "raw")
+}

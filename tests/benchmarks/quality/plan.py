@@ -1,0 +1,122 @@
+"""Which trainings are still to be run, given what has been measured."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from tests.benchmarks.quality.experiments import (
+    ABLATIONS,
+    CORRUPTIONS,
+    DATA_SETS,
+    MODELS,
+    NUM_TRIALS,
+    PRETRAINED,
+)
+
+METRIC = "recall_at_20"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training and its evaluation; a search reads validation alone."""
+
+    data: str
+    model: str
+    loss: str
+    purpose: str
+    seed: int = 0
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def digest(self):
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def is_search(self):
+        return self.purpose == "search"
+
+
+class Plan:
+    """Trials in the order in which they are worth running.
+
+    Args:
+        measured: Rows by digest, see ``store.py``.
+        data_sets: Names.
+        models: Names.
+    """
+
+    def __init__(self, measured, data_sets, models):
+        self._measured = measured
+        self._data_sets = data_sets
+        self._models = models
+
+    def pending(self):
+        """Trials whose settings are known and that have not been run."""
+        return [
+            trial
+            for data in self._data_sets
+            for trial in self._of_data(data)
+            if trial.digest not in self._measured
+        ]
+
+    def best(self, data, model, losses=None):
+        """The trial of a finished search with the best validation score; None before that."""
+        rows = []
+        for loss in losses or MODELS[model].losses:
+            trials = self.searches(data, model, loss)
+            if not trials or any(trial.digest not in self._measured for trial in trials):
+                return None
+            rows += trials
+        return max(rows, key=lambda trial: self._measured[trial.digest]["valid"]["metrics"][METRIC])
+
+    def searches(self, data, model, loss):
+        """The trials of a search; none while the pretrained model's is not finished."""
+        given = self._pretraining(data, model)
+        if given is None:
+            return []
+        batch = (
+            {} if MODELS[model].is_shallow else {"train.batch_size": DATA_SETS[data]["batch_size"]}
+        )
+        return [
+            Trial(data, model, loss, "search", 0, {**batch, **given, **settings})
+            for settings in MODELS[model].trials(loss, NUM_TRIALS)
+        ]
+
+    def finals(self, data, model, loss):
+        """The best settings of a loss with every seed."""
+        best = self.best(data, model, [loss])
+        if best is None:
+            return []
+        seeds = 1 if MODELS[model].is_shallow else DATA_SETS[data]["seeds"]
+        return [Trial(data, model, loss, "final", s, best.settings) for s in range(seeds)]
+
+    def variants(self, data, purposes):
+        """The best EGRA with one thing changed, with every seed."""
+        best = self.best(data, "egra")
+        if best is None:
+            return []
+        return [
+            Trial(data, "egra", best.loss, purpose, seed, {**best.settings, **changes})
+            for purpose, changes in purposes.items()
+            for seed in range(DATA_SETS[data]["variant_seeds"])
+        ]
+
+    def _pretraining(self, data, model):
+        """Settings of the first stage: the best of the pretrained model's own search."""
+        if not MODELS[model].needs_pretraining:
+            return {}
+        best = self.best(data, PRETRAINED)
+        if best is None:
+            return None
+        return {key.replace("train.", "pretrain.", 1): v for key, v in best.settings.items()}
+
+    def _of_data(self, data):
+        pairs = [(model, loss) for model in self._models for loss in MODELS[model].losses]
+        for model, loss in pairs:
+            yield from self.searches(data, model, loss)
+        for model, loss in pairs:
+            yield from self.finals(data, model, loss)
+        if "egra" in self._models:
+            yield from self.variants(data, ABLATIONS)
+            yield from self.variants(data, CORRUPTIONS)

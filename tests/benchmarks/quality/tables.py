@@ -1,0 +1,163 @@
+"""Writes ``docs/results.md`` from what has been measured."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from tests.benchmarks.quality.experiments import (
+    ABLATIONS,
+    CORRUPTIONS,
+    DATA_SETS,
+    MODELS,
+    NUM_TRIALS,
+)
+from tests.benchmarks.quality.plan import METRIC, Plan
+
+COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_10", "ndcg_at_20")
+SLICES = ("head", "torso", "tail", "cold")
+TEMPLATE = Path(__file__).with_name("results.template.md")
+
+
+def write_tables(measured, path):
+    """Replaces the document."""
+    sections = [section(data, measured) for data in DATA_SETS]
+    text = TEMPLATE.read_text().replace("{num_trials}", str(NUM_TRIALS))
+    path.write_text(text.replace("{sections}", "\n\n".join(filter(None, sections))) + "\n")
+
+
+def section(data, measured):
+    """All tables of a data set; what has not been run is left out."""
+    plan = Plan(measured, [data], list(MODELS))
+    finals = collect(plan, data, measured)
+    if not finals:
+        return ""
+    better = {model: better_loss(finals, model) for model, _ in finals}
+    parts = [f"## {data}", main_table(finals, better), slice_table(finals, better)]
+    variants = {
+        purpose: [measured[t.digest] for t in plan.variants(data, {purpose: changes})
+                  if t.digest in measured]
+        for purpose, changes in {**ABLATIONS, **CORRUPTIONS}.items()
+    }  # fmt: skip
+    if "egra" in better:
+        rows = {"EGRA as above": finals["egra", better["egra"]], **variants}
+        parts.append(variant_table(rows, list(ABLATIONS), "Parts of EGRA taken away or changed"))
+        parts.append(variant_table(rows, list(CORRUPTIONS), "Corrupted modality rows"))
+    parts.append(settings_table(plan, data, finals))
+    return "\n\n".join(filter(None, parts))
+
+
+def collect(plan, data, measured):
+    """Final rows of every model and loss, by seed."""
+    finals = {}
+    for model, kind in MODELS.items():
+        for loss in kind.losses:
+            trials = plan.finals(data, model, loss)
+            rows = [measured[trial.digest] for trial in trials if trial.digest in measured]
+            if rows:
+                finals[model, loss] = rows
+    return finals
+
+
+def better_loss(finals, model):
+    """The loss with the better mean validation score."""
+    losses = [loss for name, loss in finals if name == model]
+    return max(losses, key=lambda loss: np.mean(values(finals[model, loss], "valid", METRIC)))
+
+
+def values(rows, split, metric):
+    """One figure per seed."""
+    return np.array([row[split]["metrics"][metric] for row in rows])
+
+
+def spread(numbers):
+    """Mean and standard deviation over seeds, as text."""
+    deviation = f" ± {numbers.std(ddof=1):.4f}" if len(numbers) > 1 else ""
+    return f"{numbers.mean():.4f}{deviation}"
+
+
+def main_table(finals, better):
+    reference = finals.get(("egra", better.get("egra")))
+    lines = [
+        "| model | loss | seeds | "
+        + " | ".join(f"test {title(column)}" for column in COLUMNS)
+        + " | valid R@20 | EGRA's R@20 is | p |",
+        "|" + "---|" * (len(COLUMNS) + 6),
+    ]
+    ordered = sorted(finals.items(), key=lambda entry: values(entry[1], "test", METRIC).mean())
+    for (model, loss), rows in ordered:
+        name = f"**{model}**" if better[model] == loss else model
+        figures = [spread(values(rows, "test", column)) for column in COLUMNS]
+        figures.append(spread(values(rows, "valid", METRIC)))
+        against = ["", ""] if rows is reference or not reference else compare(reference, rows)
+        shown = loss if MODELS[model].losses[0] else ""
+        lines.append("| " + " | ".join([name, shown, str(len(rows)), *figures, *against]) + " |")
+    return "\n".join(lines)
+
+
+def compare(reference, rows):
+    """Relative gain of the reference, and the p of a t-test over seeds."""
+    ours, theirs = (values(part, "test", METRIC) for part in (reference, rows))
+    gain = f"{100 * (ours.mean() / theirs.mean() - 1):+.1f} %"
+    if len(ours) < 2:
+        return [gain, ""]
+    if len(theirs) < 2:
+        return [gain, f"{stats.ttest_1samp(ours, theirs[0]).pvalue:.1g}"]
+    return [gain, f"{stats.ttest_ind(ours, theirs, equal_var=False).pvalue:.1g}"]
+
+
+def slice_table(finals, better):
+    lines = [
+        "Test Recall@20 for items by popularity (each with its better loss):",
+        "",
+        "| model | " + " | ".join(SLICES) + " |",
+        "|" + "---|" * (len(SLICES) + 1),
+    ]
+    for model, loss in better.items():
+        rows = finals[model, loss]
+        figures = [
+            np.mean([row["test"]["slices"].get(name, {}).get(METRIC, np.nan) for row in rows])
+            for name in SLICES
+        ]
+        lines.append("| " + " | ".join([model, *(f"{figure:.4f}" for figure in figures)]) + " |")
+    return "\n".join(lines)
+
+
+def variant_table(rows, names, heading):
+    known = {name: rows[name] for name in ["EGRA as above", *names] if rows[name]}
+    if len(known) < 2:
+        return ""
+    base = known["EGRA as above"]
+    lines = [
+        f"{heading}:",
+        "",
+        "| | seeds | test R@20 | test N@20 | valid R@20 | R@20 against EGRA | p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, part in known.items():
+        figures = [spread(values(part, "test", c)) for c in ("recall_at_20", "ndcg_at_20")]
+        figures.append(spread(values(part, "valid", METRIC)))
+        against = ["", ""] if part is base else compare(part, base)
+        lines.append("| " + " | ".join([name, str(len(part)), *figures, *against]) + " |")
+    return "\n".join(lines)
+
+
+def settings_table(plan, data, finals):
+    """What the searches chose, less what all trials share."""
+    chosen = defaultdict(list)
+    for model, loss in finals:
+        best = plan.best(data, model, [loss])
+        chosen[model].append((loss, best.settings))
+    lines = ["<details><summary>Settings that the searches chose</summary>", ""]
+    for model, entries in chosen.items():
+        for loss, settings in entries:
+            own = {k: v for k, v in settings.items() if not k.startswith("pretrain.")}
+            text = " ".join(f"`{key}={value}`" for key, value in sorted(own.items()))
+            lines.append(f"* {model} {loss if MODELS[model].losses[0] else ''}: {text or 'none'}")
+    return "\n".join([*lines, "", "</details>"])
+
+
+def title(column):
+    name, _, cutoff = column.partition("_at_")
+    return f"{name[0].upper()}@{cutoff}"
