@@ -91,7 +91,7 @@ def _check(config: Config, catalog: Catalog, last_stage: str) -> None:
 
 def _check_modalities(stage: str, model: ModelSettings, catalog: Catalog) -> None:
     chosen = catalog.modalities if model.modalities is None else model.modalities
-    for modality in chosen:
+    for modality in model.modalities or ():
         catalog.features(modality)
     if model.needs_modalities and not chosen:
         raise UserError(f"{stage}.model.name = {model.name!r}: needs at least one modality")
