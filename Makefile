@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 LOCKS := requirements/$(VARIANT).lock requirements/dev.lock
 INSTALLED := .venv/.installed-$(VARIANT)
 
-.PHONY: help install demo test lint
+.PHONY: help install demo test lint results
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -23,6 +23,9 @@ demo: $(INSTALLED) ## Train and compare four models on a synthetic catalogue, in
 
 test: $(INSTALLED) ## Run the tests.
 	@$(BIN)/pytest
+
+results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
+	@$(BIN)/python -m tests.benchmarks.quality
 
 lint: $(INSTALLED) ## Check format, style, types and import direction.
 	$(BIN)/ruff format --check .
