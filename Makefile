@@ -10,6 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 LOCKS := requirements/$(VARIANT).lock requirements/dev.lock
 INSTALLED := .venv/.installed-$(VARIANT)
+ENCODERS := .venv/.installed-encoders
 
 .PHONY: help install demo test lint results
 
@@ -21,7 +22,7 @@ install: $(INSTALLED) ## Install everything, pinned, into .venv (CUDA build if t
 demo: $(INSTALLED) ## Train and compare four models on a synthetic catalogue, in a few minutes.
 	@$(BIN)/egra-dist demo
 
-test: $(INSTALLED) ## Run the tests.
+test: $(ENCODERS) ## Run the tests.
 	@$(BIN)/pytest
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
@@ -44,3 +45,9 @@ $(INSTALLED): $(LOCKS) pyproject.toml
 	@$(PIP) install --no-deps $(LOCKS:%=--requirement %)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f .venv/.installed-* && touch $@
+
+# What `featurize` needs, with a small model: tests run it, a training does without.
+$(ENCODERS): requirements/featurize.lock $(INSTALLED)
+	@echo "Installing text encoders into .venv ..."
+	@$(PIP) install --no-deps --requirement $<
+	@touch $@
