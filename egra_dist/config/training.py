@@ -25,15 +25,27 @@ class AlignmentSettings(Settings):
     focus_temperature: PositiveFloat = 2.0
     """Temperature of the softmax that turns alignment degrees into entity weights."""
     ramp: Literal["constant", "linear", "cosine", "exponential", "tanh"] = "linear"
-    """How the strength grows from 0 to ``lambda_max``."""
+    """How the strength grows from ``lambda_start`` to ``lambda_max``; ``constant``: it is there
+    from the first step."""
     ramp_steps: PositiveInt = 100
     """Number of optimisation steps until the strength reaches ``lambda_max``."""
+    lambda_start: NonNegativeFloat = 0
+    """Strength of the alignment loss at the first step; not above ``lambda_max``."""
     lambda_max: NonNegativeFloat = 0.01
     """Final strength of the alignment loss."""
     temperature: Annotated[float, Field(ge=0.02)] = 0.2
     """Temperature of the InfoNCE loss; below 0.02 its exponentials leave the range of float32."""
     unique_ids: bool = False
     """Whether an entity that occurs twice in a batch counts once."""
+
+    @model_validator(mode="after")
+    def _never_decreases(self) -> "AlignmentSettings":
+        if self.lambda_start > self.lambda_max:
+            raise ValueError(
+                f"alignment.lambda_start = {self.lambda_start}: "
+                f"must not be above lambda_max = {self.lambda_max}"
+            )
+        return self
 
 
 class RankingSettings(Settings):

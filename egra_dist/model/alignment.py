@@ -49,7 +49,7 @@ def strength(step: int, settings: AlignmentSettings) -> float:
 
     Args:
         step: Optimisation steps done so far.
-        settings: The ramp, its length in steps, and ``lambda_max``.
+        settings: The ramp, its length in steps, ``lambda_start`` and ``lambda_max``.
     """
     if settings.ramp == "constant":
         return settings.lambda_max
@@ -60,4 +60,5 @@ def strength(step: int, settings: AlignmentSettings) -> float:
         "exponential": (1 - math.exp(-5 * progress)) / (1 - math.exp(-5)),
         "tanh": math.tanh(3 * progress) / math.tanh(3),
     }
-    return settings.lambda_max * share[settings.ramp]
+    growth = settings.lambda_max - settings.lambda_start
+    return settings.lambda_start + growth * share[settings.ramp]

@@ -94,7 +94,7 @@ ABLATIONS = {
     "hard weights": {_FOCUS: "hard"},
     "easy weights": {_FOCUS: "easy"},
     **{f"{ramp} strength": {_RAMP: ramp} for ramp in ("constant", "linear", "cosine", "tanh")},
-    "no alignment": {"train.alignment.lambda_max": 0},
+    "no alignment": {"train.alignment.lambda_start": 0, "train.alignment.lambda_max": 0},
 }
 CORRUPTIONS = {
     f"{share:.0%} corrupted, {source} graph": {

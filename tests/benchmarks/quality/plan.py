@@ -115,8 +115,8 @@ class Plan:
         pairs = [(model, loss) for model in self._models for loss in MODELS[model].losses]
         for model, loss in pairs:
             yield from self.searches(data, model, loss)
-        for model, loss in pairs:
-            yield from self.finals(data, model, loss)
+        finals = [trial for pair in pairs for trial in self.finals(data, *pair)]
+        yield from sorted(finals, key=lambda trial: trial.seed)
         if "egra" in self._models:
-            yield from self.variants(data, ABLATIONS)
-            yield from self.variants(data, CORRUPTIONS)
+            variants = self.variants(data, ABLATIONS) + self.variants(data, CORRUPTIONS)
+            yield from sorted(variants, key=lambda trial: trial.seed)

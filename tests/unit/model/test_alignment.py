@@ -49,3 +49,15 @@ def test_degrees_carry_no_gradient():
     torch.testing.assert_close(
         alignment_degrees(side, 2 * side), torch.ones(4), msg="cosine ignores length"
     )
+
+
+def test_strength_grows_from_where_it_starts():
+    chosen = AlignmentSettings(ramp="linear", ramp_steps=10, lambda_start=0.01, lambda_max=0.03)
+    assert strength(0, chosen) == pytest.approx(0.01)
+    assert strength(5, chosen) == pytest.approx(0.02)
+    assert strength(99, chosen) == pytest.approx(0.03)
+
+
+def test_strength_cannot_decrease():
+    with pytest.raises(ValueError, match=r"lambda_start = 0.05: must not be above lambda_max"):
+        AlignmentSettings(lambda_start=0.05, lambda_max=0.03)
