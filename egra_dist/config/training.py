@@ -63,6 +63,10 @@ class RankingSettings(Settings):
     """Temperature of the softmax."""
     num_negatives: NonNegativeInt = 1024
     """Uniform negatives of the softmax beside the batch's positives; at most the batch size."""
+    negatives: Literal["seen", "all"] = "seen"
+    """Where uniform negatives come from: items with a training interaction, as the papers have it,
+    or all. With ``seen`` nothing tells a model that items without interactions are not wanted:
+    with a softmax over cosines and modalities, they can fill its rankings."""
     log_q: bool = True
     """Whether the softmax is corrected for how often each item is sampled."""
 

@@ -1,5 +1,6 @@
 """The ranking loss of a batch, over all ranks: BPR, or a softmax over sampled items."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,16 +22,22 @@ class RankingLoss:
         settings: Which loss.
         counts: Training interactions of every node, by position, ``[num_nodes]``.
         dtype: Type of the softmax's products.
+        pool_size: Items that uniform negatives are drawn from; those with an interaction when
+            None.
     """
 
     def __init__(
-        self, settings: RankingSettings, counts: Tensor, dtype: torch.dtype | None = None
+        self,
+        settings: RankingSettings,
+        counts: Tensor,
+        dtype: torch.dtype | None = None,
+        pool_size: int | None = None,
     ) -> None:
         self._settings = settings
         self._dtype = dtype
         self._counts = counts
         self._num_positives = counts.sum()
-        self._num_items = (counts > 0).sum()
+        self._pool_size = pool_size or int((counts > 0).sum())
 
     def __call__(
         self,
@@ -81,7 +88,7 @@ class RankingLoss:
             return torch.zeros(len(items), device=items.device)
         by_popularity = self._counts[items] / self._num_positives
         absent = torch.log1p(-by_popularity) * num_positives
-        absent = absent + torch.log1p(-1 / self._num_items) * num_uniform
+        absent = absent + math.log1p(-1 / self._pool_size) * num_uniform
         return torch.log(-torch.expm1(absent))
 
 

@@ -5,6 +5,7 @@ waits for a batch that another does not have, and a step can be drawn again afte
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ _MAX_ROUNDS = 100
 class TripletBatches:
     """Training interactions in a new order each epoch, each with one negative item.
 
-    A negative is drawn uniformly from the items seen in training and not by this user.
+    A negative is drawn uniformly from the items seen in training, or from all, and not by this
+    user.
 
     Args:
         training: ``R [num_users, num_items]``.
@@ -28,6 +30,7 @@ class TripletBatches:
         batch_size: Triplets per global batch.
         seed: Seed of orders and negatives.
         device: Where the batches go.
+        negatives: Where negatives come from.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class TripletBatches:
         batch_size: int,
         seed: int,
         device: torch.device,
+        negatives: Literal["seen", "all"] = "seen",
     ) -> None:
         self._users = np.repeat(np.arange(training.num_rows), np.diff(training.indptr))
         self._items = np.asarray(training.indices, dtype=np.int64)
         self._num_items = training.num_columns
         self._pairs = self._users * self._num_items + self._items
-        self._seen_items = np.unique(self._items)
+        is_all = negatives == "all"
+        self._pool = np.arange(self._num_items) if is_all else np.unique(self._items)
         self._nodes = nodes
         self._batch_size = batch_size
         self._seed = seed
@@ -84,12 +89,12 @@ class TripletBatches:
     def _draw_negatives(
         self, users: NDArray[np.int64], random: np.random.Generator
     ) -> NDArray[np.int64]:
-        negatives = random.choice(self._seen_items, len(users))
+        negatives = random.choice(self._pool, len(users))
         for _ in range(_MAX_ROUNDS):
             rejected = np.flatnonzero(self._is_positive(users, negatives))
             if len(rejected) == 0:
                 break
-            negatives[rejected] = random.choice(self._seen_items, len(rejected))
+            negatives[rejected] = random.choice(self._pool, len(rejected))
         return negatives
 
     def _is_positive(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:

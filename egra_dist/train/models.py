@@ -42,7 +42,8 @@ def build_model(
     settings = task.settings
     counts = torch.from_numpy(_item_counts(training, nodes)).to(device)
     dtype = getattr(torch, settings.precision)
-    common = (settings, nodes, RankingLoss(settings.ranking, counts, dtype))
+    pool_size = training.num_columns if settings.ranking.negatives == "all" else None
+    common = (settings, nodes, RankingLoss(settings.ranking, counts, dtype, pool_size))
     name = settings.model.name
     model: Recommender
     if name == "vbpr":

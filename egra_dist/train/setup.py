@@ -45,7 +45,9 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
     optimizers = Optimizers(tables.parameters(), list(model.parameters()), settings.optimizer)
-    batches = TripletBatches(training, nodes, settings.batch_size, task.seed, device)
+    batches = TripletBatches(
+        training, nodes, settings.batch_size, task.seed, device, settings.ranking.negatives
+    )
     return Parts(
         settings=settings,
         tables=tables,

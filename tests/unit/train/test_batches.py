@@ -20,11 +20,11 @@ def training():
     return Csr(indptr, items.astype(np.int32), None, NUM_ITEMS)
 
 
-def batches_of(training, num_ranks=1, batch_size=8, seed=5):
+def batches_of(training, num_ranks=1, batch_size=8, seed=5, negatives="seen"):
     nodes = NodePartition(
         RowPartition.even(NUM_USERS, num_ranks), RowPartition.even(NUM_ITEMS, num_ranks)
     )
-    made = TripletBatches(training, nodes, batch_size, seed, torch.device("cpu"))
+    made = TripletBatches(training, nodes, batch_size, seed, torch.device("cpu"), negatives)
     order = nodes.position_of_nodes(np.arange(NUM_USERS + NUM_ITEMS))
     return made, np.argsort(order)
 
@@ -54,6 +54,15 @@ def test_negatives_are_seen_in_training_but_not_by_the_user(training):
                 own = training.indices[training.indptr[user] : training.indptr[user + 1]]
                 assert negative - NUM_USERS not in own
                 assert negative - NUM_USERS != 10
+
+
+def test_negatives_of_all_items_include_those_that_no_one_has(training):
+    batches = [b for epoch in range(5) for b in triplets_of(training, epoch=epoch, negatives="all")]
+    negatives = {negative - NUM_USERS for batch in batches for _, _, negative in batch}
+    assert negatives == set(range(NUM_ITEMS))
+    for user, _, negative in np.concatenate(batches):
+        own = training.indices[training.indptr[user] : training.indptr[user + 1]]
+        assert negative - NUM_USERS not in own
 
 
 def test_epochs_differ_and_repeat_exactly(training):
