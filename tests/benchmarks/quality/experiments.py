@@ -22,10 +22,10 @@ BY_LOSS = {
     "softmax": {
         "train.ranking.loss": ["softmax"],
         "train.ranking.score": ["cosine"],
+        "train.ranking.negatives": ["all"],
         "train.ranking.num_negatives": [2048],
         "train.optimizer.learning_rate": [0.01],
         "train.ranking.temperature": [0.2, 0.3],
-        "train.ranking.norm_power": [0.5, 1.0],
     },
 }
 
@@ -77,9 +77,11 @@ MODELS = {
     "egra": replace(
         named(
             "egra",
-            alignment__lambda_max=[1e-2, 2e-2],
+            alignment__lambda_start=[0, 1e-2],
+            alignment__lambda_max=[1e-2, 3e-2],
             alignment__focus=["hard", "easy"],
-            alignment__ramp_steps=[100, 500],
+            alignment__focus_temperature=[1],
+            alignment__ramp_steps=[1000],
         ),
         needs_pretraining=True,
     ),
