@@ -87,7 +87,8 @@ def main_table(finals, better):
     ]
     ordered = sorted(finals.items(), key=lambda entry: values(entry[1], "test", METRIC).mean())
     for (model, loss), rows in ordered:
-        name = f"**{model}**" if better[model] == loss else model
+        is_compared = all((model, other) in finals for other in MODELS[model].losses)
+        name = f"**{model}**" if is_compared and better[model] == loss else model
         figures = [spread(values(rows, "test", column)) for column in COLUMNS]
         figures.append(spread(values(rows, "valid", METRIC)))
         against = ["", ""] if rows is reference or not reference else compare(reference, rows)
