@@ -22,9 +22,10 @@ class Trainer:
 
 @pytest.fixture(autouse=True)
 def as_before():
-    earlier = signal.getsignal(signal.SIGINT)
+    """Python's own handler, also where the shell started the tests with SIGINT ignored."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    assert signal.getsignal(signal.SIGINT) is earlier
+    assert signal.signal(signal.SIGINT, earlier) is signal.default_int_handler
 
 
 def test_ctrl_c_while_training_is_no_success():
