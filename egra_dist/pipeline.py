@@ -7,7 +7,7 @@ artifact is on disk is not run again. Nothing is computed here: the stages call 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,8 @@ import numpy as np
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog, Entities
 from egra_dist.catalog.preprocess import write_features
-from egra_dist.config import (
-    MAIN,
-    STAGES,
-    Config,
-    ItemGraphSettings,
-    ModelSettings,
-    TrainingSettings,
-)
-from egra_dist.errors import UserError
+from egra_dist.checks import check_run
+from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import ItemNeighbors, write_graphs, write_merged
 from egra_dist.graph.knn import KnnGraph, KnnSettings
@@ -62,10 +55,10 @@ def run_pipeline(
         What stands in ``metrics.json``; empty when the evaluation was not reached.
 
     Raises:
-        UserError: If the run folder cannot be written, the stage or a modality is not known, or
-            the validation split is empty.
+        UserError: If the run folder cannot be written, or the settings do not suit the
+            catalogue, see :func:`check_run`.
     """
-    _check(config, catalog, last_stage)
+    check_run(config, catalog, last_stage)
     with Workspace(config, catalog, out, verbosity, artifacts, tags) as workspace:
         pipeline = Pipeline(workspace)
         for name, stage in pipeline.stages.items():
@@ -73,40 +66,6 @@ def run_pipeline(
             if name == last_stage:
                 break
     return pipeline.metrics
-
-
-def _check(config: Config, catalog: Catalog, last_stage: str) -> None:
-    """Finds what cannot work before anything is written."""
-    if last_stage not in STAGES:
-        raise UserError(f"stage {last_stage!r} is not known; one of {', '.join(STAGES)}")
-    if catalog.num_interactions("valid") == 0:
-        raise UserError(f"{catalog.path}: the validation split is empty; it selects the best state")
-    for stage, training in config.trainings.items():
-        _check_modalities(stage, training.model, catalog)
-    for graph in config.item_graphs.values():
-        if graph.source in ("raw", "both") and not catalog.modalities:
-            raise UserError(f"item_graph.source = {graph.source!r}: {catalog.path} has no modality")
-        _check_weights("item_graph", graph.modality_weights, catalog.modalities)
-
-
-def _check_modalities(stage: str, model: ModelSettings, catalog: Catalog) -> None:
-    chosen = catalog.modalities if model.modalities is None else model.modalities
-    for modality in model.modalities or ():
-        catalog.features(modality)
-    if model.needs_modalities and not chosen:
-        raise UserError(f"{stage}.model.name = {model.name!r}: needs at least one modality")
-    if model.name == "freedom":
-        _check_weights(f"{stage}.model.freedom", model.freedom.modality_weights, chosen)
-
-
-def _check_weights(section: str, weights: Mapping[str, float], modalities: Sequence[str]) -> None:
-    unknown = sorted(set(weights) - set(modalities))
-    if unknown:
-        raise UserError(
-            f"{section}.modality_weights: no modality {unknown[0]!r}; there are {list(modalities)}"
-        )
-    if modalities and not any(weights.get(name, 1.0) for name in modalities):
-        raise UserError(f"{section}.modality_weights = {dict(weights)}: one must be above 0")
 
 
 class Pipeline:

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from egra_dist.catalog.catalog import Catalog, Features
+from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.corruption import NoisyBlocks, column_mean, corrupt
 from egra_dist.catalog.features import RowBlocks, with_present
 from egra_dist.catalog.writer import CatalogWriter, write_npy
@@ -67,7 +67,7 @@ class Preprocessed:
 def write_features(
     catalog: Catalog, settings: FeatureSettings, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """Writes every modality as the settings want it, for :func:`read_features`.
+    """Writes every modality as the settings want it, for ``Catalog.features_folder``.
 
     Args:
         catalog: Whose features.
@@ -97,14 +97,6 @@ def write_features(
             "explained_variance": done.explained_variance,
         }
     return facts
-
-
-def read_features(folder: Path, modality: str) -> Features:
-    """What :func:`write_features` wrote of a modality, memory-mapped."""
-    return Features(
-        values=np.load(folder / f"{modality}.npy", mmap_mode="r"),
-        present=np.load(folder / f"{modality}.present.npy", mmap_mode="r"),
-    )
 
 
 def add_preprocessed(

@@ -62,8 +62,11 @@ def featurize(
         typer.Option(min=0, help="GPUs of each encoder, e.g. .5; 1 by default if there is one."),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Items that an encoder gets at once.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1, help="Items that an encoder gets at once; by default 256 on a GPU, 32 on a CPU."
+        ),
+    ] = None,
     range_rows: Annotated[
         int, typer.Option(min=1, help="Rows kept as one: what an interruption loses at most.")
     ] = 1024,

@@ -7,9 +7,10 @@ right key. Every default stands here, once.
 
 from egra_dist.config.base import Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
-from egra_dist.config.loading import load_config, parse_config
+from egra_dist.config.loading import load_config, parse_config, read_settings
 from egra_dist.config.root import MAIN, METRICS, STAGES, BaselineSettings, Config
 from egra_dist.config.running import ClusterSettings, EvaluationSettings, TrackingSettings
+from egra_dist.config.shares import modality_shares
 from egra_dist.config.training import (
     AlignmentSettings,
     Bm3Settings,
@@ -45,5 +46,7 @@ __all__ = [
     "TrackingSettings",
     "TrainingSettings",
     "load_config",
+    "modality_shares",
     "parse_config",
+    "read_settings",
 ]

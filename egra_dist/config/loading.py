@@ -30,9 +30,12 @@ def load_config(
     Raises:
         UserError: If a file is not readable YAML, a key is unknown, or a value is not allowed.
     """
-    fields = _read_yaml(path) if path else {}
+    fields = read_settings(path, "configuration file") if path else {}
     if cluster:
-        fields["cluster"] = {**fields.get("cluster", {}), **_read_yaml(cluster)}
+        fields["cluster"] = {
+            **fields.get("cluster", {}),
+            **read_settings(cluster, "configuration file"),
+        }
     for override in overrides:
         _apply_override(fields, override)
     return parse_config(fields, source=str(path) if path else "settings")
@@ -46,11 +49,20 @@ def parse_config(fields: Mapping[str, Any], source: str = "settings") -> Config:
         raise UserError(f"{source}: {describe(error, Config)}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_settings(path: Path, what: str) -> dict[str, Any]:
+    """Reads a mapping from a YAML file; an empty file is an empty mapping.
+
+    Args:
+        path: The file.
+        what: What it should hold, for the message.
+
+    Raises:
+        UserError: If it is not there, not readable, or holds something else.
+    """
     try:
         fields = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
+        raise UserError(f"{path}: no such {what}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable YAML file: {reason}") from None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.files import content_digest
 from egra_dist.catalog.vectors import own_vectors
-from egra_dist.config import ItemGraphSettings
+from egra_dist.config import ItemGraphSettings, modality_shares
 from egra_dist.graph.behavior import item_adjacency, merge, normalize, training_matrix
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
@@ -104,11 +104,10 @@ class ItemNeighbors:
 
     def _by_features(self) -> KnnGraph:
         names = self.catalog.modalities
-        weights = [self.settings.modality_weights.get(name, 1.0) for name in names]
-        graphs = [self._by_modality(name) for name in names]
         # Shares of 1, so that joined with other neighbours no score is above theirs.
-        shares = [weight / sum(weights) for weight in weights]
-        return combine(graphs, self.settings.combine, self.knn.k, shares)
+        shares = modality_shares(self.settings.modality_weights, names, "item_graph")
+        graphs = [self._by_modality(name) for name in names]
+        return combine(graphs, self.settings.combine, self.knn.k, list(shares.values()))
 
     def _by_modality(self, name: str) -> KnnGraph:
         features = self.catalog.features(name)

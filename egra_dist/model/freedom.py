@@ -1,12 +1,11 @@
 """FREEDOM: a frozen item graph and a thinned behaviour graph (Zhou & Shen, ACM MM 2023)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from egra_dist.config import TrainingSettings
-from egra_dist.errors import UserError
+from egra_dist.config import TrainingSettings, modality_shares
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.features import Projection, is_there, with_users
 from egra_dist.model.losses import bpr
@@ -56,7 +55,8 @@ class Freedom(Recommender):
         self._sample_graph = sample_graph
         self._sampled = behavior_graph
         self.projection = Projection(features, settings.model.dim)
-        self._shares = _shares(list(item_graphs), settings.model.freedom.modality_weights)
+        weights = settings.model.freedom.modality_weights
+        self._shares = modality_shares(weights, list(item_graphs), "model.freedom")
 
     def start_epoch(self, epoch: int) -> None:
         """Draws the edges of an epoch."""
@@ -75,7 +75,11 @@ class Freedom(Recommender):
         return Propagated(behavior + with_items, with_users(self.projection(), len(users)))
 
     def _neighbors(self, items: Tensor) -> Tensor:
-        products = [share * (self._item_graphs[name] @ items) for name, share in self._shares]
+        products = [
+            share * (self._item_graphs[name] @ items)
+            for name, share in self._shares.items()
+            if share > 0
+        ]
         return torch.stack(products).sum(0)
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
@@ -98,16 +102,3 @@ class Freedom(Recommender):
         ]
         total = torch.stack(losses).sum() / batch.size
         return {"modality": (self._settings.model.freedom.modality_loss, total)}
-
-
-def _shares(modalities: Sequence[str], weights: Mapping[str, float]) -> list[tuple[str, float]]:
-    """How much of ``S`` each modality's graph makes up; together 1."""
-    where = "model.freedom.modality_weights"
-    unknown = sorted(set(weights) - set(modalities))
-    if unknown:
-        raise UserError(f"{where}: no modality {unknown[0]!r}; the model sees {list(modalities)}")
-    chosen = {name: weights.get(name, 1.0) for name in modalities}
-    total = sum(chosen.values())
-    if total == 0:
-        raise UserError(f"{where} = {dict(weights)}: at least one must be greater than 0")
-    return [(name, weight / total) for name, weight in chosen.items() if weight > 0]

@@ -80,8 +80,8 @@ class RankingLoss:
     def _log_shares(self, items: Tensor, num_positives: int, num_uniform: int) -> Tensor:
         """Log of the probability that an item is among the candidates, ``[num_candidates]``.
 
-        Draws are taken to be independent: positives by popularity, negatives uniform over the
-        items seen in training. (An epoch's batches share nothing, and no negative is an item of
+        Draws are taken to be independent: positives by popularity, negatives uniform over
+        their pool. (An epoch's batches share nothing, and no negative is an item of
         its user: for batches that are small against the training split that changes little.)
         """
         if not self._settings.log_q:

@@ -3,6 +3,7 @@
 A model says how nodes are propagated and fused, and which losses of its own it adds.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -123,7 +124,7 @@ _SMALLEST_NORM = 1e-12
 Weighted = tuple[float, Tensor]
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """A model whose step propagates over the whole graph: the exact form.
 
     Args:
@@ -143,6 +144,7 @@ class Recommender(nn.Module):
     def start_epoch(self, epoch: int) -> None:
         """Prepares what a model draws anew each epoch, such as a sample of the edges."""
 
+    @abstractmethod
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """Propagates over the whole graph.
 
@@ -153,15 +155,14 @@ class Recommender(nn.Module):
         Returns:
             This rank's nodes, its users first.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
         """What modalities say of propagated rows, and all that is known of them.
 
         Returns:
             ``side`` and ``fused``, see :class:`Representations`.
         """
-        raise NotImplementedError
 
     def own_losses(self, batch: Batch) -> dict[str, Weighted]:
         """Losses that this model adds, each with its weight at this step."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from egra_dist.config import read_settings
 from egra_dist.config.base import NonNegativeInt, PositiveInt, Settings
 from egra_dist.config.errors import describe
 from egra_dist.errors import UserError
@@ -137,15 +137,7 @@ def load_space(path: Path, num_samples: int | None = None) -> SearchSpace:
     Raises:
         UserError: If the file is not readable YAML, a key is unknown, or a value is not allowed.
     """
-    try:
-        fields = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such search space") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a readable YAML file: {reason}") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: expected a mapping with the key 'space'")
+    fields = read_settings(path, "search space")
     return parse_space({**fields, **({"num_samples": num_samples} if num_samples else {})}, path)
 
 

@@ -5,6 +5,7 @@ that visit them: only pairs that beat the bound of one of their rows leave the t
 directions.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,7 @@ _BASE_BLOCK = 2048
 
 
 @dataclass(frozen=True)
-class ListsTask:
+class ListsTask(ABC):
     """A task on the rows of a range of lists.
 
     Attributes:
@@ -44,9 +45,9 @@ class ListsTask:
     k: int
     metric: Metric
 
+    @abstractmethod
     def run(self, folder: Path) -> NDArray:
         """Does the work on the files of ``folder``."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

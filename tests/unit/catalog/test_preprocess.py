@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from sklearn.decomposition import PCA
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.features import RowBlocks
 from egra_dist.catalog.mmrec import ingest_mmrec
-from egra_dist.catalog.preprocess import fit, preprocess, read_features, write_features
+from egra_dist.catalog.preprocess import fit, preprocess, write_features
 from egra_dist.config import FeatureSettings
 from egra_dist.errors import UserError
 
@@ -161,13 +162,20 @@ def catalog(mmrec_folder, tmp_path, values) -> Catalog:
     return ingest_mmrec(mmrec_folder.path, tmp_path / "catalog")
 
 
+def read(catalog, folder, name):
+    return replace(catalog, features_folder=folder).features(name)
+
+
 def test_write_features_writes_and_counts_every_modality(catalog, tmp_path):
     folder = tmp_path / "features"
     folder.mkdir()
     facts = write_features(catalog, FeatureSettings(width=6, corrupt_share=0.1), 3, folder)
     assert sorted(facts) == ["image", "text"]
     for name, counts in facts.items():
-        written, raw = read_features(folder, name), catalog.features(name)
+        written, raw = (
+            read(catalog, folder, name),
+            catalog.features(name),
+        )
         assert written.values.shape == (500, counts["dim"]) == (500, 6)
         np.testing.assert_array_equal(written.present, raw.present)
         assert counts["num_missing"] == (~raw.present).sum() == 72
@@ -178,7 +186,10 @@ def test_write_features_writes_and_counts_every_modality(catalog, tmp_path):
 def test_write_features_alone_copies(catalog, tmp_path):
     facts = write_features(catalog, FeatureSettings(), 0, tmp_path)
     for name in catalog.modalities:
-        written, raw = read_features(tmp_path, name), catalog.features(name)
+        written, raw = (
+            read(catalog, tmp_path, name),
+            catalog.features(name),
+        )
         np.testing.assert_array_equal(written.values, raw.values)
         assert written.values.dtype == raw.values.dtype
         assert facts[name]["num_corrupted"] == 0
@@ -192,7 +203,8 @@ def test_ingest_projects_and_says_so_in_digest_and_manifest(mmrec_folder, catalo
     assert narrow.digest != catalog.digest
     for name in catalog.modalities:
         np.testing.assert_array_equal(
-            narrow.features(name).values, read_features(tmp_path, name).values
+            narrow.features(name).values,
+            read(catalog, tmp_path, name).values,
         )
         manifest = narrow.manifest.counts["modalities"][name]
         assert manifest["dim"] == 4

@@ -191,8 +191,8 @@ def test_freedom_without_edge_dropout_trains_on_all_edges():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"sound": 1.0}, r"no modality 'sound'; the model sees \['image', 'text'\]"),
-        ({"image": 0.0, "text": 0.0}, "at least one must be greater than 0"),
+        ({"sound": 1.0}, r"no modality 'sound'; there are \['image', 'text'\]"),
+        ({"image": 0.0, "text": 0.0}, "one must be above 0"),
     ],
 )
 def test_freedom_refuses_weights_that_cannot_work(weights, message):
