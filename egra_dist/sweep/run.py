@@ -99,8 +99,6 @@ class Sweep:
                     self._search(experiment)
             finally:
                 self._close(experiment)
-            if any(trial.status in ("waiting", "running") for trial in self.record.trials):
-                raise KeyboardInterrupt
 
     def best_config(self) -> Config:
         """The configuration that was given, with the settings of the best trial."""
@@ -170,6 +168,9 @@ class Sweep:
         scheduler, max_epochs = self._space.scheduler, self._max_epochs
         with self._progress() as show:
             search(self.record, tasks, scheduler, max_epochs, max_concurrent, show, self._verbosity)
+            if any(trial.status in ("waiting", "running") for trial in self.record.trials):
+                _log.info("sweep: interrupted; the same command goes on")
+                raise KeyboardInterrupt
 
     def _task(
         self, trial: TrialRecord, cluster: ClusterSettings, experiment: Experiment

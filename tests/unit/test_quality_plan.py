@@ -26,8 +26,9 @@ def test_every_model_has_the_same_number_of_different_trials(model):
 
 def test_pretrained_model_is_searched_before_what_needs_it():
     plan = Plan({}, ["tiktok"], ["mgcn", "egra"])
-    assert {trial.model for trial in plan.pending()} == {"mgcn"}
-    measured = measure(plan.pending(), lambda trial: trial.settings["train.alignment.lambda_max"])
+    searches = [trial for trial in plan.pending() if trial.is_search]
+    assert {trial.model for trial in searches} == {"mgcn"}
+    measured = measure(searches, lambda trial: trial.settings["train.alignment.lambda_max"])
     pending = Plan(measured, ["tiktok"], ["mgcn", "egra"]).pending()
     searches = [trial for trial in pending if trial.model == "egra"]
     assert len(searches) == 2 * NUM_TRIALS
@@ -35,14 +36,29 @@ def test_pretrained_model_is_searched_before_what_needs_it():
     assert {t.settings["pretrain.alignment.lambda_max"] for t in searches} == {best}
 
 
+def plan_of(purpose, data, model, measured=None):
+    """Pending trials of one purpose."""
+    pending = Plan(measured or {}, [data], [model]).pending()
+    return [trial for trial in pending if trial.purpose == purpose]
+
+
+def test_published_settings_are_run_with_every_seed_and_depend_on_no_search():
+    trials = plan_of("published", "baby", "mgcn")
+    assert [trial.seed for trial in trials] == [0, 1, 2]
+    assert {trial.settings["train.alignment.lambda_max"] for trial in trials} == {0.01}
+    assert plan_of("published", "baby", "vbpr") == []
+
+
 def test_finals_have_the_best_settings_by_validation_and_every_seed():
-    searches = Plan({}, ["tiktok"], ["lightgcn"]).pending()
-    assert all(trial.is_search for trial in searches)
+    searches = plan_of("search", "tiktok", "lightgcn")
+    assert plan_of("final", "tiktok", "lightgcn") == []
     wanted = next(trial for trial in searches if trial.loss == "bpr")
     measured = measure(searches, lambda trial: float(trial == wanted))
-    finals = [t for t in Plan(measured, ["tiktok"], ["lightgcn"]).pending() if t.loss == "bpr"]
-    assert [trial.seed for trial in finals] == [0, 1, 2, 3, 4]
-    assert all(trial.settings == wanted.settings for trial in finals)
-    done = {**measured, **measure(finals[:3], lambda trial: 0.0)}
-    left = [t for t in Plan(done, ["tiktok"], ["lightgcn"]).pending() if t.loss == "bpr"]
-    assert [trial.seed for trial in left] == [3, 4]
+    finals = plan_of("final", "tiktok", "lightgcn", measured)
+    better = [trial for trial in finals if trial.loss == "bpr"]
+    assert sorted(trial.seed for trial in better) == [0, 1, 2, 3, 4]
+    assert all(trial.settings == wanted.settings for trial in better)
+    assert sorted(trial.seed for trial in finals if trial.loss == "softmax") == [0, 1]
+    done = {**measured, **measure(better[:3], lambda trial: 0.0)}
+    left = [t for t in plan_of("final", "tiktok", "lightgcn", done) if t.loss == "bpr"]
+    assert left == better[3:]

@@ -11,6 +11,8 @@ from tests.benchmarks.quality.experiments import (
     MODELS,
     NUM_TRIALS,
     PRETRAINED,
+    PUBLISHED,
+    WORSE_LOSS_SEEDS,
 )
 
 METRIC = "recall_at_20"
@@ -84,12 +86,29 @@ class Plan:
         ]
 
     def finals(self, data, model, loss):
-        """The best settings of a loss with every seed."""
+        """The best settings of a loss with every seed; of the worse loss with few."""
         best = self.best(data, model, [loss])
         if best is None:
             return []
-        seeds = 1 if MODELS[model].is_shallow else DATA_SETS[data]["seeds"]
-        return [Trial(data, model, loss, "final", s, best.settings) for s in range(seeds)]
+        num_seeds = self._num_seeds(data, model, loss)
+        return [Trial(data, model, loss, "final", s, best.settings) for s in range(num_seeds)]
+
+    def _num_seeds(self, data, model, loss):
+        if MODELS[model].is_shallow:
+            return 1
+        best = self.best(data, model)
+        is_better = best is not None and best.loss == loss
+        return DATA_SETS[data]["seeds"] if is_better else WORSE_LOSS_SEEDS
+
+    def published(self, data, model):
+        """The papers' settings with every seed; none for a model that has none here."""
+        if model not in PUBLISHED:
+            return []
+        settings = {"train.batch_size": DATA_SETS[data]["batch_size"], **PUBLISHED[model]}
+        return [
+            Trial(data, model, "bpr", "published", seed, settings)
+            for seed in range(DATA_SETS[data]["seeds"])
+        ]
 
     def variants(self, data, purposes):
         """The best EGRA with one thing changed, with every seed."""
@@ -117,6 +136,8 @@ class Plan:
             yield from self.searches(data, model, loss)
         finals = [trial for pair in pairs for trial in self.finals(data, *pair)]
         yield from sorted(finals, key=lambda trial: trial.seed)
+        published = [trial for name in self._models for trial in self.published(data, name)]
+        yield from sorted(published, key=lambda trial: trial.seed)
         if "egra" in self._models:
             variants = self.variants(data, ABLATIONS) + self.variants(data, CORRUPTIONS)
             yield from sorted(variants, key=lambda trial: trial.seed)

@@ -12,6 +12,8 @@ from tests.benchmarks.quality.experiments import (
     DATA_SETS,
     MODELS,
     NUM_TRIALS,
+    PUBLISHED,
+    TOOLKIT,
 )
 from tests.benchmarks.quality.plan import METRIC, Plan
 
@@ -44,6 +46,7 @@ def section(data, measured):
         rows = {"EGRA as above": finals["egra", better["egra"]], **variants}
         parts.append(variant_table(rows, list(ABLATIONS), "Parts of EGRA taken away or changed"))
         parts.append(variant_table(rows, list(CORRUPTIONS), "Corrupted modality rows"))
+    parts.append(published_table(plan, data, measured))
     parts.append(settings_table(plan, data, finals))
     return "\n\n".join(filter(None, parts))
 
@@ -142,6 +145,24 @@ def variant_table(rows, names, heading):
         against = ["", ""] if part is base else compare(part, base)
         lines.append("| " + " | ".join([name, str(len(part)), *figures, *against]) + " |")
     return "\n".join(lines)
+
+
+def published_table(plan, data, measured):
+    """This engine with the papers' settings beside the common toolkit."""
+    lines = [
+        "Published settings (BPR, nothing searched), and the common toolkit on the same files:",
+        "",
+        "| model | seeds | test R@20 | test N@20 | toolkit's R@20 | toolkit's N@20 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in PUBLISHED:
+        trials = plan.published(data, model)
+        rows = [measured[trial.digest] for trial in trials if trial.digest in measured]
+        if rows:
+            figures = [spread(values(rows, "test", c)) for c in ("recall_at_20", "ndcg_at_20")]
+            theirs = [f"{figure:.4f}" for figure in TOOLKIT[data].get(model, ())] or ["", ""]
+            lines.append("| " + " | ".join([model, str(len(rows)), *figures, *theirs]) + " |")
+    return "\n".join(lines) if len(lines) > 4 else ""
 
 
 def settings_table(plan, data, finals):
