@@ -17,14 +17,23 @@ def check_run(config: Config, catalog: Catalog, last_stage: str) -> None:
         UserError: If the stage or a modality is not known, the validation split is empty, or a
             model or an item graph needs modalities that there are not.
     """
-    if last_stage not in STAGES:
-        raise UserError(f"stage {last_stage!r} is not known; one of {', '.join(STAGES)}")
+    check_stage(last_stage)
     if catalog.num_interactions("valid") == 0:
         raise UserError(f"{catalog.path}: the validation split is empty; it selects the best state")
     for stage, training in config.trainings.items():
         _check_model(stage, training.model, catalog)
     for graph in config.item_graphs.values():
         _check_item_graph(graph, catalog)
+
+
+def check_stage(stage: str) -> None:
+    """Whether there is such a stage.
+
+    Raises:
+        UserError: If not.
+    """
+    if stage not in STAGES:
+        raise UserError(f"stage {stage!r} is not known; one of {', '.join(STAGES)}")
 
 
 def _check_model(stage: str, model: ModelSettings, catalog: Catalog) -> None:

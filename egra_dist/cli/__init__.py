@@ -1,6 +1,7 @@
 """The command line: one module per group of verbs, one way to report a user's mistake."""
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import typer
@@ -16,15 +17,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("run", "sweep", "catalog", "featurize", "track", "doctor", "knn")
+_MODULES = ("run", "submit", "sweep", "catalog", "featurize", "track", "doctor", "knn")
 
 
-def main() -> None:
-    """Entry point of ``egra-dist``: a user's mistake is one line and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``egra-dist``: a user's mistake is one line and exit status 2.
+
+    Args:
+        arguments: Those of the process when None.
+    """
     for module in _MODULES:
         import_module(f"egra_dist.cli.{module}").register(app)
     try:
-        app()
+        app(arguments)
     except UserError as error:
         sys.stderr.write(f"egra-dist: error: {error}\n")
         sys.exit(2)

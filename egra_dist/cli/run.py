@@ -18,6 +18,12 @@ Verbosity = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of workers; short for cluster.num_workers.")
 ]
+RunFolder = Annotated[Path, typer.Option(help="The run folder.")]
+ClusterFile = Annotated[Path | None, typer.Option(help="YAML file of where it runs.")]
+Stage = Annotated[str, typer.Option(help="The last stage to run.")]
+Artifacts = Annotated[
+    Path | None, typer.Option(help="Where results of stages are kept, for several runs to share.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,15 +35,12 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file of what is learned.")],
     catalog: CatalogOption,
-    out: Annotated[Path, typer.Option(help="The run folder.")],
-    cluster: Annotated[Path | None, typer.Option(help="YAML file of where it runs.")] = None,
+    out: RunFolder,
+    cluster: ClusterFile = None,
     workers: Workers = None,
     overrides: Overrides = None,
-    stage: Annotated[str, typer.Option(help="The last stage to run.")] = "export",
-    artifacts: Annotated[
-        Path | None,
-        typer.Option(help="Where results of stages are kept, for several runs to share."),
-    ] = None,
+    stage: Stage = "export",
+    artifacts: Artifacts = None,
     verbose: Verbosity = 0,
 ) -> None:
     """Run the pipeline, or what of it is not yet done.

@@ -124,10 +124,10 @@ def _prepare_process(quiet: dict[str, str], local: bool) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job's variables and ours merge
     if _AUTHENTICATION not in os.environ:
-        _choose_authentication(local)
+        choose_authentication(local)
 
 
-def _choose_authentication(local: bool) -> None:
+def choose_authentication(local: bool) -> None:
     """Says it explicitly, since Ray's own default depends on files that earlier runs left.
 
     Ray listens on all interfaces, and who reaches it may run code: a local session gets a token

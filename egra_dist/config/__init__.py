@@ -9,7 +9,12 @@ from egra_dist.config.base import Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
 from egra_dist.config.loading import load_config, parse_config, read_settings
 from egra_dist.config.root import MAIN, METRICS, STAGES, BaselineSettings, Config
-from egra_dist.config.running import ClusterSettings, EvaluationSettings, TrackingSettings
+from egra_dist.config.running import (
+    ClusterSettings,
+    EvaluationSettings,
+    KubernetesSettings,
+    TrackingSettings,
+)
 from egra_dist.config.shares import modality_shares
 from egra_dist.config.training import (
     AlignmentSettings,
@@ -37,6 +42,7 @@ __all__ = [
     "FeatureSettings",
     "FreedomSettings",
     "ItemGraphSettings",
+    "KubernetesSettings",
     "ModelName",
     "ModelSettings",
     "OptimizerSettings",

@@ -1,10 +1,11 @@
 """How results are measured, recorded, and where it all runs."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from egra_dist.config.base import NonNegativeFloat, PositiveInt, Settings
+from egra_dist.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
 
 
 class EvaluationSettings(Settings):
@@ -29,6 +30,36 @@ class TrackingSettings(Settings):
     system_metrics: bool = True
 
 
+Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
+"""An amount of memory as Kubernetes writes it, e.g. ``64Gi``."""
+
+
+class KubernetesSettings(Settings):
+    """What a manifest for KubeRay says beyond the workers."""
+
+    image: str = "egra-dist:latest"
+    """What every pod runs; the project's Dockerfile builds it."""
+    workers_per_node: PositiveInt = 1
+    memory_per_worker: Quantity = "16Gi"
+    shared_memory: Quantity = "4Gi"
+    """Size of ``/dev/shm`` of each worker's pod, where Ray keeps its objects."""
+    head_cpus: PositiveInt = 4
+    head_memory: Quantity = "16Gi"
+    claim: str = "egra"
+    """PersistentVolumeClaim (ReadWriteMany) with catalogues and run folders."""
+    mount: Path = Path("/mnt/egra")
+    """Where pods see it."""
+    autoscale: bool = False
+    """Whether nodes come when they are needed and go when idle."""
+    head_selector: dict[str, str] = {}
+    """Labels of the nodes that the head may run on: those that stay."""
+    worker_selector: dict[str, str] = {}
+    """Labels of the workers' nodes, e.g. a cloud's label of spot machines; its taints of the same
+    keys are tolerated."""
+    retries: NonNegativeInt = 3
+    """New clusters for a job whose head was lost; each goes on where the last one stopped."""
+
+
 class ClusterSettings(Settings):
     """Where it runs. Nothing here changes what is learned."""
 
@@ -42,3 +73,5 @@ class ClusterSettings(Settings):
     """Restarts of a worker group after failures; -1: without end."""
     environment: dict[str, str] = {}
     """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    """Read by ``egra-dist submit --kuberay`` alone."""

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,11 +24,14 @@ _PACKAGES = (
     "faiss-cpu",
 )
 _GIB = 2**30
+GIT_TAGS = {"commit": "mlflow.source.git.commit", "dirty": "git.dirty"}
+GIT_VARIABLES = {"commit": "EGRA_GIT_COMMIT", "dirty": "EGRA_GIT_DIRTY"}
+"""What a job is told, whose code is a copy."""
 
 
 def facts() -> dict[str, str]:
     """Tags that say what a run was made with; what cannot be found out is left out."""
-    return {**_user(), **_versions(), **_git_state(), **_host()}
+    return {**_user(), **_versions(), **git_state(GIT_TAGS), **_host()}
 
 
 def _user() -> dict[str, str]:
@@ -44,13 +48,28 @@ def _versions() -> dict[str, str]:
     return tags
 
 
+def git_state(names: Mapping[str, str]) -> dict[str, str]:
+    """The state of the code's repository.
+
+    Args:
+        names: What to call ``commit`` and ``dirty``.
+
+    Returns:
+        Nothing where the code is not in a repository of its own.
+    """
+    state = {what: os.environ.get(variable, "") for what, variable in GIT_VARIABLES.items()}
+    if not all(state.values()):
+        state = _git_state()
+    return {names[what]: value for what, value in state.items()}
+
+
 def _git_state() -> dict[str, str]:
     folder = Path(__file__).parent
     commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
     if not commit or _output("git", "-C", str(folder), "ls-files", __file__) == "":
         return {}  # Installed from a package; perhaps inside somebody else's repository.
     changes = _output("git", "-C", str(folder), "status", "--porcelain", "-uno")
-    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changes)).lower()}
+    return {"commit": commit, "dirty": str(bool(changes)).lower()}
 
 
 def _host() -> dict[str, str]:

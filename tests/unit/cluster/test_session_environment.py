@@ -49,7 +49,7 @@ def test_workers_inherit_the_authentication_of_their_node():
 
 def test_a_local_session_has_a_token_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path)})
-    session._choose_authentication(local=True)
+    session.choose_authentication(local=True)
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert list(tmp_path.iterdir()) == []
@@ -64,7 +64,7 @@ def test_on_a_cluster_the_users_token_is_used(monkeypatch, tmp_path, kept):
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").touch()
     monkeypatch.setattr(os, "environ", variables)
-    session._choose_authentication(local=False)
+    session.choose_authentication(local=False)
     assert os.environ["RAY_AUTH_MODE"] == ("disabled" if kept == "nowhere" else "token")
 
 

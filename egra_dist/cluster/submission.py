@@ -1,0 +1,103 @@
+"""What is sent to a Ray cluster: the settings, checked and whole, and the code that reads them."""
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from egra_dist.config import Config
+from egra_dist.errors import UserError
+from egra_dist.tracking.client import without_password
+from egra_dist.tracking.facts import GIT_VARIABLES, git_state
+
+CONFIG = "config.yaml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One pipeline run as a job.
+
+    Paths are the cluster's: a storage that all its machines see.
+
+    Attributes:
+        name: Name of the run; a run is submitted once, however often the command is given.
+        config: All settings.
+        catalog: Catalogue folder.
+        out: The run folder.
+        stage: The last stage.
+        artifacts: Where results of stages are kept, if not in the run folder.
+        verbosity: How much the libraries say.
+
+    Raises:
+        UserError: If the name cannot be a job's.
+    """
+
+    name: str
+    config: Config
+    catalog: Path
+    out: Path
+    stage: str = "export"
+    artifacts: Path | None = None
+    verbosity: int = 0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"--name {self.name!r}: letters, digits, '_', '.' and '-', at most 100, "
+                "the first a letter or digit"
+            )
+
+    def command(self, config: str = CONFIG) -> list[str]:
+        """The command that the cluster runs.
+
+        Args:
+            config: Where the settings stand there.
+        """
+        command = ["python", "-m", "egra_dist", "run", config]
+        command += ["--catalog", str(self.catalog), "--out", str(self.out), "--stage", self.stage]
+        if self.artifacts:
+            command += ["--artifacts", str(self.artifacts)]
+        return command + ["-v"] * self.verbosity
+
+    @property
+    def settings(self) -> str:
+        """The settings as YAML, defaults included.
+
+        Raises:
+            UserError: If the tracking URI holds a password: what is sent can be read by whoever
+                sees the cluster's dashboard.
+        """
+        uri = self.config.tracking.uri
+        if uri and without_password(uri) != uri:
+            raise UserError(
+                "tracking.uri: has a password, which would be readable on the cluster; "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on its machines"
+            )
+        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+
+    @property
+    def digest(self) -> str:
+        """Tells this run from one of the same name with other settings, paths or stage."""
+        content = json.dumps([self.settings, self.command()])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def environment(self) -> dict[str, str]:
+        """Variables of the job; no secret is among them."""
+        return git_state(GIT_VARIABLES)
+
+    def write_package(self, folder: Path) -> None:
+        """Fills the job's working directory: the settings, and this very code.
+
+        Args:
+            folder: An empty folder.
+        """
+        (folder / CONFIG).write_text(self.settings)
+        shutil.copytree(
+            _PACKAGE, folder / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__")
+        )
