@@ -20,9 +20,8 @@ from egra_dist.catalog.catalog import Catalog, Entities
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import ItemNeighbors, write_graphs, write_merged
-from egra_dist.graph.knn import KnnGraph, KnnSettings
+from egra_dist.graph.knn import KnnSettings
 from egra_dist.results import collect, flat_metrics
 from egra_dist.serve.export import export_vectors
 from egra_dist.train.launch import launch
@@ -160,9 +159,7 @@ class Pipeline:
             kind,
             settings.model_dump(mode="json", include={"direction", "weight", "beta"}),
             ("graphs", knn),
-            lambda folder, _: write_merged(
-                Csr.load(graphs / "training"), KnnGraph.load(neighbors), settings, folder
-            ),
+            lambda folder, _: write_merged(graphs / "plain", neighbors, settings, folder),
         )
 
     def _evaluate(self) -> None:

@@ -110,10 +110,20 @@ class Catalog:
         self, split: Split, batch_rows: int
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
         """The same as :meth:`interactions`, in batches of at most ``batch_rows``."""
-        for part in self._parts(Path("interactions") / split):
-            with _readable(part), pq.ParquetFile(part) as file:
-                for batch in file.iter_batches(batch_rows, columns=["user", "item"]):
-                    yield batch["user"].to_numpy(), batch["item"].to_numpy()
+        for part in self.interaction_parts(split):
+            yield from self.iter_part(part, batch_rows)
+
+    def interaction_parts(self, split: Split) -> list[Path]:
+        """The files that together hold the interactions of a split, in their order."""
+        return self._parts(Path("interactions") / split)
+
+    def iter_part(
+        self, part: Path, batch_rows: int
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """Users and items of one of :meth:`interaction_parts`, in batches."""
+        with _readable(part), pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(batch_rows, columns=["user", "item"]):
+                yield batch["user"].to_numpy(), batch["item"].to_numpy()
 
     def features(self, modality: str) -> Features:
         """The features of one modality, memory-mapped.

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 
@@ -34,11 +36,21 @@ class Csr:
         return len(self.indices)
 
     def row_degrees(self) -> NDArray[np.float64]:
-        """Sum of each row: ``[num_rows]``."""
+        """Sum of each row, entry after entry in double precision: ``[num_rows]``."""
+        counts = np.diff(self.indptr)
         if self.values is None:
-            return np.diff(self.indptr).astype(np.float64)
-        sums = np.concatenate([[0.0], np.cumsum(self.values, dtype=np.float64)])
-        return sums[self.indptr[1:]] - sums[self.indptr[:-1]]
+            return counts.astype(np.float64)
+        rows = np.repeat(np.arange(self.num_rows), counts)
+        sums = np.bincount(rows, weights=self.values, minlength=self.num_rows)
+        return sums.astype(np.float64)  # of no rows at all bincount makes integers
+
+    def scaled(self, of_rows: NDArray[np.float64], of_columns: NDArray[np.float64]) -> "Csr":
+        """Every entry times the factor of its row ``[num_rows]`` and of its column."""
+        rows = np.repeat(np.arange(self.num_rows), np.diff(self.indptr))
+        values = of_rows[rows] * of_columns[self.indices]
+        if self.values is not None:
+            values *= self.values
+        return Csr(self.indptr, self.indices, values.astype(np.float32), self.num_columns)
 
     def save(self, folder: Path) -> None:
         """Writes one ``.npy`` per array into ``folder``, which is created."""
@@ -49,13 +61,46 @@ class Csr:
             np.save(folder / "values.npy", self.values)
         np.save(folder / "num_columns.npy", np.int64(self.num_columns))
 
+    @staticmethod
+    def allocate(
+        folder: Path, num_rows: int, num_entries: int, num_columns: int, has_values: bool
+    ) -> None:
+        """Makes the files of :meth:`save`, all zeros, to be filled in by pieces."""
+        folder.mkdir(parents=True, exist_ok=True)
+        open_memmap(folder / "indptr.npy", "w+", np.int64, (num_rows + 1,)).flush()
+        open_memmap(folder / "indices.npy", "w+", np.int32, (num_entries,)).flush()
+        if has_values:
+            open_memmap(folder / "values.npy", "w+", np.float32, (num_entries,)).flush()
+        np.save(folder / "num_columns.npy", np.int64(num_columns))
+
     @classmethod
-    def load(cls, folder: Path) -> "Csr":
+    def load(cls, folder: Path, mode: Literal["r", "r+"] = "r") -> "Csr":
         """Opens the arrays memory-mapped, so that processes of one host share one copy."""
         values = folder / "values.npy"
         return cls(
-            indptr=np.load(folder / "indptr.npy", mmap_mode="r"),
-            indices=np.load(folder / "indices.npy", mmap_mode="r"),
-            values=np.load(values, mmap_mode="r") if values.exists() else None,
+            indptr=np.load(folder / "indptr.npy", mmap_mode=mode),
+            indices=np.load(folder / "indices.npy", mmap_mode=mode),
+            values=np.load(values, mmap_mode=mode) if values.exists() else None,
             num_columns=int(np.load(folder / "num_columns.npy")),
         )
+
+
+def starts_of(counts: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where each of consecutive runs starts, and after them where the last ends.
+
+    Args:
+        counts: ``[num_runs]`` their lengths.
+
+    Returns:
+        ``int64 [num_runs + 1]``.
+    """
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def inverse_roots(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``D^-1/2`` of row sums ``[num_rows]``; 0 where a row is empty."""
+    roots = np.zeros_like(degrees)
+    np.power(degrees, -0.5, where=degrees > 0, out=roots)
+    return roots

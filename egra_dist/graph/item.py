@@ -1,25 +1,35 @@
 """Item graphs: over the raw features of each modality, and over vectors of items."""
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.files import content_digest
 from egra_dist.catalog.vectors import own_vectors
 from egra_dist.config import ItemGraphSettings, modality_shares
-from egra_dist.graph.behavior import item_adjacency, merge, normalize, training_matrix
+from egra_dist.graph.assembly import write_rows
+from egra_dist.graph.behavior import write_behavior, write_merged_rows
+from egra_dist.graph.buckets import Map, Repeats, bucket
 from egra_dist.graph.csr import Csr
+from egra_dist.graph.edges import Direction, NeighborEdges
 from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
 from egra_dist.graph.knn.combine import combine
 
+_REPEATS: dict[Direction, Repeats] = {
+    "directed": "once",
+    "union": "largest",
+    "mutual": "smallest_of_two",
+}
+
 
 def write_graphs(
-    catalog: Catalog, modalities: Iterable[str], k: int, folder: Path
+    catalog: Catalog, modalities: Iterable[str], k: int, folder: Path, run: Map = map
 ) -> dict[str, Any]:
     """Writes what the training interactions and the raw features say.
 
@@ -32,20 +42,23 @@ def write_graphs(
         modalities: Whose features.
         k: Neighbours per item, itself among them.
         folder: Where the matrices go.
+        run: Who does the tasks.
 
     Returns:
         Counts of edges.
     """
-    training = training_matrix(catalog)
-    training.save(folder / "training")
-    merge(training, None, beta=0).save(folder / "plain")
-    counts = {"training": training.num_entries}
+    with _working(folder) as work:
+        counts = {"training": write_behavior(catalog, folder, work, run)}
     for name in modalities:
         features = catalog.features(name)
         knn = build_knn(features.values, KnnSettings(k=k - 1), features.present)
-        adjacency = with_itself(knn, features.present)
-        normalize(adjacency).save(folder / "features" / name)
-        counts[name] = adjacency.num_entries
+        with _working(folder) as work:
+            knn.save(work / "knn")
+            np.save(work / "present.npy", features.present)
+            edges = NeighborEdges.of(work / "knn", loops=work / "present.npy")
+            rows = bucket(edges, (len(features.present),) * 2, work / "edges", run)
+            target = folder / "features" / name
+            counts[name] = write_rows(rows, target, work / "rows", run, normalized=True)
     return {"num_edges": counts}
 
 
@@ -114,29 +127,64 @@ class ItemNeighbors:
         return build_knn(features.values, self.knn, features.present)
 
 
-def with_itself(knn: KnnGraph, present: NDArray[np.bool_]) -> Csr:
-    """A directed, binary kNN graph in which every item that is there neighbours itself."""
-    own = np.where(present, np.arange(knn.num_rows), -1).astype(np.int32)[:, None]
-    neighbors = np.concatenate([own, knn.neighbors], axis=1)
-    scores = np.concatenate([np.ones_like(own, dtype=np.float32), knn.scores], axis=1)
-    return item_adjacency(neighbors, scores, "directed", "binary")
+def write_items(
+    knn: Path, settings: ItemGraphSettings, folder: Path, work: Path, run: Map = map
+) -> int:
+    """Writes the item-item matrix ``A_II [num_items, num_items]``, without self-loops.
+
+    Args:
+        knn: Folder of the kNN graph.
+        settings: Whether an edge weighs 1 or its cosine (never below 0), and whether edges stay as
+            found (``directed``), have their reverse added (``union``), or must be found from both
+            ends (``mutual``).
+        folder: Where it goes.
+        work: Folder for what is written in between.
+        run: Who does the tasks.
+
+    Returns:
+        Number of edges.
+    """
+    edges = NeighborEdges.of(knn, settings.direction, settings.weight == "cosine")
+    num_items = edges[-1].last
+    repeats = _REPEATS[settings.direction]
+    rows = bucket(edges, (num_items, num_items), work / "item-edges", run, repeats)
+    return write_rows(rows, folder, work / "item-rows", run)
 
 
 def write_merged(
-    training: Csr, knn: KnnGraph, settings: ItemGraphSettings, folder: Path
+    plain: Path, knn: Path, settings: ItemGraphSettings, folder: Path, run: Map = map
 ) -> dict[str, Any]:
-    """Writes ``N(A)`` with the item-item edges of ``knn`` merged in (METHOD, stage 2).
+    """Writes ``behavior``: ``N(A)`` with the edges of a kNN graph merged in (METHOD, stage 2).
+
+    Args:
+        plain: Folder of ``N(A)`` without item-item edges.
+        knn: Folder of the kNN graph.
+        settings: What becomes of its edges.
+        folder: Where the matrix goes.
+        run: Who does the tasks.
 
     Returns:
         Counts of edges and degrees.
     """
-    items = item_adjacency(knn.neighbors, knn.scores, settings.direction, settings.weight)
-    merged = merge(training, items, settings.beta)
-    merged.save(folder / "behavior")
-    item_degrees = np.diff(items.indptr)
+    with _working(folder) as work:
+        num_item_edges = write_items(knn, settings, work / "items", work, run)
+        item_degrees = np.diff(Csr.load(work / "items").indptr)
+        num_edges = write_merged_rows(
+            plain, work / "items", settings.beta, folder / "behavior", work / "rows", run
+        )
     return {
-        "num_item_edges": items.num_entries,
-        "num_edges": merged.num_entries,
+        "num_item_edges": num_item_edges,
+        "num_edges": num_edges,
         "max_item_degree": int(item_degrees.max(initial=0)),
         "num_items_without_neighbors": int((item_degrees == 0).sum()),
     }
+
+
+@contextmanager
+def _working(folder: Path) -> Iterator[Path]:
+    """A folder beside the results, empty at the start and gone at the end."""
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    yield work
+    shutil.rmtree(work)

@@ -9,7 +9,6 @@ from test_training_ranks import make_task, series, train_on_rank
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import ItemGraphSettings
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import write_merged
 from egra_dist.graph.knn import KnnSettings, build_knn
 
@@ -68,8 +67,8 @@ def test_gume_whose_item_edges_weigh_nothing_is_mgcn(catalog, tmp_path):
     knn = build_knn(features.values, KnnSettings(k=5), features.present)
     settings = ItemGraphSettings(source="raw", beta=0.0)
     weightless = tmp_path / "weightless"
-    training = Csr.load(gume.graphs.training)
-    write_merged(training, knn, settings, weightless)
+    knn.save(weightless / "knn")
+    write_merged(gume.graphs.plain, weightless / "knn", settings, weightless)
     gume = replace(gume, graphs=replace(gume.graphs, behavior=weightless / "behavior"))
     mgcn = on_plain_graph(task_of("mgcn", catalog, tmp_path))
     assert_same([gume, mgcn], LOSSES + ALIGNMENTS)

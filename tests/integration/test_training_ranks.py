@@ -12,7 +12,6 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.mmrec import ingest_mmrec
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import TrainingSettings, load_config
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings, build_knn
 from egra_dist.train.loop import propagate, train
@@ -43,7 +42,8 @@ def make_task(catalog: Catalog, folder: Path, *overrides: str) -> Task:
         write_graphs(catalog, catalog.modalities, 10, graphs)
         features = catalog.features(catalog.modalities[0])
         knn = build_knn(features.values, KnnSettings(k=5), features.present)
-        write_merged(Csr.load(graphs / "training"), knn, config.item_graph, graphs)
+        knn.save(folder / "knn")
+        write_merged(graphs / "plain", folder / "knn", config.item_graph, graphs)
     return Task(
         stage="train",
         catalog=catalog.path,

@@ -179,7 +179,8 @@ class Stages:
         pretrained = self._pretrained().folder if settings.is_pretrained else None
         source = ItemNeighbors(self.catalog, settings, KnnSettings(k=settings.k), pretrained)
         folder = Path(tempfile.mkdtemp())
-        write_merged(self.training, source.find(folder / "work"), settings, folder)
+        source.find(folder / "work").save(folder / "knn")
+        write_merged(self._graphs.folder / "plain", folder / "knn", settings, folder)
         return folder / "behavior"
 
     def _fit(self, stage, settings, behavior):

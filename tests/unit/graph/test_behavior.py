@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from egra_dist.graph.behavior import item_adjacency, merge, normalize, sample_edges
+from egra_dist.graph.behavior import merge, normalize, sample_edges
 from egra_dist.graph.csr import Csr
 
 
@@ -59,28 +59,6 @@ def test_without_item_edges_it_is_the_plain_graph(graph):
 def test_rows_without_entries_stay_empty():
     matrix = normalize(csr(np.array([[0.0, 2.0], [0.0, 0.0]])))
     assert np.isfinite(dense(matrix)).all()
-
-
-NEIGHBORS = np.array([[1, 2], [0, -1], [1, 0], [-1, -1]], dtype=np.int32)
-SCORES = np.array([[0.9, 0.5], [0.9, -np.inf], [0.3, 0.5], [-np.inf, -np.inf]], dtype=np.float32)
-
-
-@pytest.mark.parametrize(
-    ("direction", "expected"),
-    [
-        ("directed", [[0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]),
-        ("union", [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]),
-        ("mutual", [[0, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]),
-    ],
-)
-def test_direction_of_item_edges(direction, expected):
-    assert np.array_equal(dense(item_adjacency(NEIGHBORS, SCORES, direction, "binary")), expected)
-
-
-def test_cosine_weights_are_the_scores():
-    weighted = dense(item_adjacency(NEIGHBORS, SCORES, "union", "cosine"))
-    np.testing.assert_allclose(weighted[0], [0, 0.9, 0.5, 0])
-    np.testing.assert_allclose(weighted[1], [0.9, 0, 0.3, 0], rtol=1e-6)
 
 
 def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
