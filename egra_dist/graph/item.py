@@ -1,6 +1,7 @@
 """Item graphs: over the raw features of each modality, and over vectors of items."""
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,40 @@ from egra_dist.config import ItemGraphSettings, modality_shares
 from egra_dist.graph.behavior import item_adjacency, merge, normalize, training_matrix
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
+from egra_dist.graph.knn.build import is_worth_ray
 from egra_dist.graph.knn.combine import combine
+from egra_dist.tracking.progress import StageProgress
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where neighbours are searched.
+
+    Attributes:
+        workdir: Where an interrupted search is gone on with.
+        connect: Makes sure that there is a Ray session; called when there is enough to do for it.
+    """
+
+    workdir: Path
+    connect: Callable[[], None] = lambda: None
+
+    def run(
+        self, name: str, values: NDArray, knn: KnnSettings, present: NDArray[np.bool_] | None = None
+    ) -> KnnGraph:
+        """The graph of one table of vectors ``[num_items, dim]``; large ones show progress."""
+        if not is_worth_ray(*values.shape):
+            return build_knn(values, knn, present, self.workdir)
+        self.connect()
+        with StageProgress(f"knn of {name}", len(values), unit="rows") as progress:
+            return build_knn(values, knn, present, self.workdir, progress)
 
 
 def write_graphs(
-    catalog: Catalog, modalities: Iterable[str], k: int, folder: Path
+    catalog: Catalog,
+    modalities: Iterable[str],
+    k: int,
+    folder: Path,
+    connect: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Writes what the training interactions and the raw features say.
 
@@ -32,21 +62,26 @@ def write_graphs(
         modalities: Whose features.
         k: Neighbours per item, itself among them.
         folder: Where the matrices go.
+        connect: As in :class:`Search`.
 
     Returns:
-        Counts of edges.
+        Counts of edges, and how the neighbours of each modality were found.
     """
     training = training_matrix(catalog)
+    search = Search(folder / "work", connect)
     training.save(folder / "training")
     merge(training, None, beta=0).save(folder / "plain")
     counts = {"training": training.num_entries}
+    statistics = {}
     for name in modalities:
         features = catalog.features(name)
-        knn = build_knn(features.values, KnnSettings(k=k - 1), features.present)
+        knn = search.run(name, features.values, KnnSettings(k=k - 1), features.present)
         adjacency = with_itself(knn, features.present)
         normalize(adjacency).save(folder / "features" / name)
         counts[name] = adjacency.num_entries
-    return {"num_edges": counts}
+        statistics[name] = knn.statistics
+    shutil.rmtree(search.workdir, ignore_errors=True)
+    return {"num_edges": counts, "neighbors": statistics}
 
 
 @dataclass(frozen=True)
@@ -75,43 +110,55 @@ class ItemNeighbors:
             recipe["vectors"] = content_digest([self.settings.vectors])
         return recipe
 
-    def find(self, workdir: Path) -> KnnGraph:
+    def find(self, search: Search) -> KnnGraph:
         """Finds them.
-
-        Args:
-            workdir: Where an interrupted search is gone on with.
 
         Raises:
             UserError: If the user's own vectors cannot be used.
         """
         match self.settings.source:
             case "pretrained":
-                return self._by_pretrained(workdir)
+                return self._by_pretrained(search)
             case "raw":
-                return self._by_features()
+                return self._by_features(search)
             case "both":
-                graphs = [self._by_pretrained(workdir), self._by_features()]
-                return combine(graphs, "union", self.knn.k)
+                pretrained, raw = self._by_pretrained(search), self._by_features(search)
+                return combine({"pretrained": pretrained, "raw": raw}, "union", self.knn.k)
             case _:
                 assert self.settings.vectors is not None, "the settings are validated"
                 own = own_vectors(self.catalog, self.settings.vectors)
-                return build_knn(own.values, self.knn, own.present, workdir=workdir)
+                return search.run("vectors", own.values, self.knn, own.present)
 
-    def _by_pretrained(self, workdir: Path) -> KnnGraph:
+    def _by_pretrained(self, search: Search) -> KnnGraph:
         assert self.pretrained is not None, "the pipeline has trained it"
         vectors = np.load(self.pretrained / "item_vectors.npy", mmap_mode="r")
-        return build_knn(vectors, self.knn, workdir=workdir)
+        return search.run("pretrained", vectors, self.knn)
 
-    def _by_features(self) -> KnnGraph:
+    def _by_features(self, search: Search) -> KnnGraph:
         names = self.catalog.modalities
         # Shares of 1, so that joined with other neighbours no score is above theirs.
         shares = modality_shares(self.settings.modality_weights, names, "item_graph")
-        graphs = [self._by_modality(name) for name in names]
+        graphs = {name: self._by_modality(name, search) for name in names}
         return combine(graphs, self.settings.combine, self.knn.k, list(shares.values()))
 
-    def _by_modality(self, name: str) -> KnnGraph:
+    def _by_modality(self, name: str, search: Search) -> KnnGraph:
         features = self.catalog.features(name)
-        return build_knn(features.values, self.knn, features.present)
+        return search.run(name, features.values, self.knn, features.present)
+
+
+def write_neighbors(
+    source: ItemNeighbors, folder: Path, connect: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Writes the neighbours of every item (METHOD, stage 2).
+
+    Returns:
+        How they were found, and what the graph looks like.
+    """
+    search = Search(folder / "work", connect)
+    graph = source.find(search)
+    graph.save(folder)
+    shutil.rmtree(search.workdir, ignore_errors=True)
+    return graph.statistics
 
 
 def with_itself(knn: KnnGraph, present: NDArray[np.bool_]) -> Csr:

@@ -106,13 +106,13 @@ def append_knn(
         UserError: If the graph cannot be one of the first rows, or the vectors are wrong.
     """
     _check(earlier, vectors, settings)
+    meter = Meter(len(vectors), progress)
     with working_folder(vectors, settings, present, workdir, "append") as folder:
         prepared = prepare(vectors, settings.metric, present, folder, collapse=False)
         workers = workers or default_workers(*prepared.rows.shape)
-        meter = Meter(len(vectors), progress)
         join = SelfJoin(prepared.rows, settings, folder, workers, meter)
         found = _Append(join, earlier, prepared).run()
-        graph = assemble(vectors, settings, prepared, found)
+        graph = assemble(vectors, settings, prepared, found, meter)
     num_new = graph.num_rows - earlier.num_rows
     return replace(graph, statistics={**graph.statistics, "num_appended_rows": num_new})
 

@@ -8,7 +8,9 @@ result, does not depend on how many workers run them; every task is single-threa
 
 import ctypes
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,28 @@ class Task(Protocol):
 
     def run(self, folder: Path) -> NDArray:
         """Does the work on the files of ``folder``."""
+
+
+class OnDone(Protocol):
+    """Who is told of tasks that are done."""
+
+    def __call__(self, weight: float, core_seconds: float = 0, here: bool = True) -> None:
+        """Takes the weight, and the processor time that it took in this process or elsewhere."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that is done.
+
+    Attributes:
+        number: Which one.
+        core_seconds: Processor time of its thread.
+        process: Where it ran.
+    """
+
+    number: int
+    core_seconds: float
+    process: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,7 @@ def run_tasks(
     tasks: Sequence[Task],
     folder: Path,
     workers: Workers,
-    on_done: Callable[[float], None] | None = None,
+    on_done: OnDone | None = None,
 ) -> list[Path]:
     """Runs the tasks that have not been run.
 
@@ -87,7 +111,7 @@ def run_tasks(
         tasks: What to do.
         folder: Where the input and the results are.
         workers: Who does it.
-        on_done: Is told the weight of every task that is done, or was.
+        on_done: Is told of every task that is done, or was.
 
     Returns:
         The ``.npy`` file of each task.
@@ -95,21 +119,22 @@ def run_tasks(
     results = folder / stage
     results.mkdir(exist_ok=True)
     paths = [results / f"{number:06d}.npy" for number in range(len(tasks))]
-    done = [path.exists() for path in paths]
-    if sum(done):
-        logger.info("%s: %d of %d tasks were done before", stage, sum(done), len(tasks))
-    waiting = [number for number in range(len(tasks)) if not done[number]]
+    existed = [path.exists() for path in paths]
+    if sum(existed):
+        logger.info("%s: %d of %d tasks were done before", stage, sum(existed), len(tasks))
+    waiting = [number for number in range(len(tasks)) if not existed[number]]
     waiting.sort(key=lambda number: -tasks[number].weight)
     if on_done:
-        on_done(sum(task.weight for task, was in zip(tasks, done, strict=True) if was))
+        on_done(sum(task.weight for task, was in zip(tasks, existed, strict=True) if was))
     run = _run_on_ray if workers.ray else _run_in_threads
-    for number in run([(tasks[n], folder, paths[n], n) for n in waiting], workers):
+    for done in run([(tasks[n], folder, paths[n], n) for n in waiting], workers):
         if on_done:
-            on_done(tasks[number].weight)
+            on_done(tasks[done.number].weight, done.core_seconds, done.process == os.getpid())
     return paths
 
 
-def _run_one(task: Task, folder: Path, path: Path, number: int) -> int:
+def _run_one(task: Task, folder: Path, path: Path, number: int) -> Done:
+    started = time.thread_time()
     if not path.exists():
         array = task.run(folder)
         partial = path.with_suffix(".partial")
@@ -118,7 +143,7 @@ def _run_one(task: Task, folder: Path, path: Path, number: int) -> int:
         partial.replace(path)
         del array
         _return_freed_memory()
-    return number
+    return Done(number, time.thread_time() - started, os.getpid())
 
 
 def _return_freed_memory() -> None:
@@ -128,7 +153,7 @@ def _return_freed_memory() -> None:
         trim(0)
 
 
-def _run_in_threads(calls: list[Any], workers: Workers) -> Iterator[int]:
+def _run_in_threads(calls: list[Any], workers: Workers) -> Iterator[Done]:
     with single_threaded():
         if workers.num_threads == 1:
             for call in calls:
@@ -137,7 +162,7 @@ def _run_in_threads(calls: list[Any], workers: Workers) -> Iterator[int]:
         queue = iter(calls)
         with ThreadPoolExecutor(workers.num_threads) as pool:
             window = _WINDOW_PER_WORKER * workers.num_threads
-            running: set[Future[int]] = {pool.submit(_run_one, *c) for c in islice(queue, window)}
+            running: set[Future[Done]] = {pool.submit(_run_one, *c) for c in islice(queue, window)}
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 running |= {pool.submit(_run_one, *c) for c in islice(queue, len(finished))}
@@ -156,7 +181,7 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run_on_ray(calls: list[Any], workers: Workers) -> Iterator[int]:
+def _run_on_ray(calls: list[Any], workers: Workers) -> Iterator[Done]:
     import ray
 
     remote = ray.remote(num_cpus=1, max_retries=3)(_run_one_single_threaded)
@@ -169,6 +194,6 @@ def _run_on_ray(calls: list[Any], workers: Workers) -> Iterator[int]:
         yield from ray.get(finished)
 
 
-def _run_one_single_threaded(task: Task, folder: Path, path: Path, number: int) -> int:
+def _run_one_single_threaded(task: Task, folder: Path, path: Path, number: int) -> Done:
     with single_threaded():
         return _run_one(task, folder, path, number)

@@ -170,7 +170,7 @@ class Stages:
         return self._build("pretrain", recipe, make)
 
     def _merged(self):
-        from egra_dist.graph.item import ItemNeighbors, write_merged
+        from egra_dist.graph.item import ItemNeighbors, Search, write_merged
         from egra_dist.graph.knn import KnnSettings
 
         settings = self._config.item_graph
@@ -179,7 +179,7 @@ class Stages:
         pretrained = self._pretrained().folder if settings.is_pretrained else None
         source = ItemNeighbors(self.catalog, settings, KnnSettings(k=settings.k), pretrained)
         folder = Path(tempfile.mkdtemp())
-        write_merged(self.training, source.find(folder / "work"), settings, folder)
+        write_merged(self.training, source.find(Search(folder / "work")), settings, folder)
         return folder / "behavior"
 
     def _fit(self, stage, settings, behavior):
