@@ -20,11 +20,11 @@ from egra_dist.graph.knn.cost import Choice
 from egra_dist.graph.knn.edges import as_edges, join_pairs, no_edges
 from egra_dist.graph.knn.graph import NO_NEIGHBOR, KnnGraph
 from egra_dist.graph.knn.kernel import search
-from egra_dist.graph.knn.layout import Layout
+from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.meter import Meter, Progress
 from egra_dist.graph.knn.methods import Found
 from egra_dist.graph.knn.prepare import Prepared, prepare
-from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, ListsTask, edges_between, whole_lists
+from egra_dist.graph.knn.routed import BOUNDS_FILE, ListsTask, edges_between, whole_lists
 from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin, in_prepared_order
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_lists

@@ -18,11 +18,10 @@ from torch import Tensor
 from egra_dist.graph.knn.edges import join_pairs, no_edges
 from egra_dist.graph.knn.join import Side, join
 from egra_dist.graph.knn.kernel import search
-from egra_dist.graph.knn.layout import Layout
+from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
 
-ROWS_FILE = "rows.npy"
 BOUNDS_FILE = "bounds.npy"
 _BASE_BLOCK = 2048
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.graph.knn.edges import join_pairs
-from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, edges_between
+from egra_dist.graph.knn.layout import ROWS_FILE
+from egra_dist.graph.knn.routed import BOUNDS_FILE, edges_between
 from egra_dist.graph.knn.settings import Metric
 
 _LARGEST_BLOCK = 32_768
