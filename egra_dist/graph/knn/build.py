@@ -18,7 +18,8 @@ from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
 from egra_dist.graph.knn.meter import Meter, Progress
 from egra_dist.graph.knn.methods import Found, join_all, search_all
-from egra_dist.graph.knn.prepare import Prepared, prepare
+from egra_dist.graph.knn.nodes import warm_up
+from egra_dist.graph.knn.prepare import Prepared, check_vectors, prepare
 from egra_dist.graph.knn.scoring import pair_scores
 from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
@@ -58,7 +59,11 @@ def build_knn(
     Raises:
         UserError: If the shapes or types are wrong.
     """
+    check_vectors(vectors, present)
     meter = Meter(len(vectors), progress)
+    workers = workers or default_workers(*vectors.shape)
+    if workers.ray and len(vectors) > cost.direct_rows(settings):
+        warm_up()
     with working_folder(vectors, settings, present, workdir) as folder:
         prepared = prepare(vectors, settings.metric, present, folder)
         num_rows, dim = prepared.rows.shape
@@ -66,7 +71,6 @@ def build_knn(
         if num_rows <= cost.direct_rows(settings):
             found = search_all(prepared.rows, settings, meter)
         else:
-            workers = workers or default_workers(num_rows, dim)
             join = SelfJoin(prepared.rows, settings, folder, workers, meter)
             found = join_all(join, choice)
         return assemble(vectors, settings, prepared, found, meter)
