@@ -20,8 +20,9 @@ from egra_dist.catalog.catalog import Catalog, Entities
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
-from egra_dist.graph.item import ItemNeighbors, write_graphs, write_merged
+from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
+from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, flat_metrics
 from egra_dist.serve.export import export_vectors
 from egra_dist.train.launch import launch
@@ -107,12 +108,15 @@ class Pipeline:
 
     def _graphs(self) -> None:
         modalities = list(self._catalog.modalities)
-        k = self._config.feature_graph.k
+        k, connect = self._config.feature_graph.k, self._workspace.connect
         self._build(
             "graphs",
             {"modalities": modalities, "k": k},
             ("features",),
-            lambda folder, _: write_graphs(self._catalog, modalities, k, folder),
+            self._workspace.recorded(
+                lambda folder: write_graphs(self._catalog, modalities, k, folder, connect)
+            ),
+            resumable=True,
         )
 
     def _pretrain(self) -> None:
@@ -149,7 +153,9 @@ class Pipeline:
         )
         recipe = {**knn.model_dump(mode="json"), **source.recipe()}
         inputs = ("pretrain",) if settings.is_pretrained else ()
-        make = partial(_save_neighbors, source)
+        make = self._workspace.recorded(
+            partial(write_neighbors, source, connect=self._workspace.connect)
+        )
         self._build(kind, recipe, (*inputs, "features"), make, resumable=True)
 
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
@@ -253,9 +259,3 @@ class Pipeline:
     ) -> None:
         sources = {name: self._artifacts[name] for name in inputs if name in self._artifacts}
         self._artifacts[kind] = self._workspace.build(kind, settings, sources, make, **options)
-
-
-def _save_neighbors(source: ItemNeighbors, folder: Path, _: str) -> Mapping[str, Any]:
-    graph = source.find(folder / "work")
-    graph.save(folder)
-    return graph.statistics

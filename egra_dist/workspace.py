@@ -13,6 +13,7 @@ from egra_dist.cluster.session import ray_session
 from egra_dist.config import Config
 from egra_dist.errors import UserError
 from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.names import numbers_and_words
 
 ARTIFACTS = "artifacts.json"
 """Names, in a run folder, the artifact of each stage so far: finished, or being made."""
@@ -104,6 +105,20 @@ class Workspace:
         self._places[kind] = str(folder)
         write_json(self.folder / ARTIFACTS, self._places)
         return build(folder, kind, settings, digests, record, resumable)
+
+    def recorded(
+        self, make: Callable[[Path], Mapping[str, Any]]
+    ) -> Callable[[Path, str], Mapping[str, Any]]:
+        """``make``, with the facts that it returns as metrics of the stage's run, words as tags."""
+
+        def make_and_record(folder: Path, run_id: str) -> Mapping[str, Any]:
+            facts = make(folder)
+            numbers, words = numbers_and_words(facts)
+            self.experiment.log_metrics(numbers, run_id=run_id)
+            self.experiment.set_tags(words, run_id)
+            return facts
+
+        return make_and_record
 
     def _open_experiment(self, tags: Mapping[str, str]) -> Experiment:
         tracking = self.config.tracking

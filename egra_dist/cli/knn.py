@@ -135,18 +135,17 @@ def _write(
 
     with writing(out, keep_partial=True) as folder:
         work = folder / "work"
-        tables = [
-            read_vectors(path, column, id_column, work / str(number))
+        tables = {
+            str(path): read_vectors(path, column, id_column, work / str(number))
             for number, path in enumerate(paths)
-        ]
+        }
         graph = _shaped(_build_all(tables, settings, append_to, work), settings, shaping)
         graph.save(folder)
-        write_parquet(graph, folder / "edges", tables[0].raw_ids)
+        write_parquet(graph, folder / "edges", tables[str(paths[0])].raw_ids)
         to_csr(graph).save(folder / "csr")
         recipe = {**settings.model_dump(mode="json"), **shaping}
         inputs = {
-            str(path): content_digest(table.values, table.present)
-            for path, table in zip(paths, tables, strict=True)
+            name: content_digest(table.values, table.present) for name, table in tables.items()
         }
         digest = digest_of("knn", recipe, inputs)
         Manifest("knn", digest, recipe, inputs, graph.statistics).write(folder)
@@ -158,28 +157,28 @@ def _write(
 
 
 def _build_all(
-    tables: list, settings: "KnnSettings", append_to: Path | None, work: Path
-) -> "list[KnnGraph]":
+    tables: dict, settings: "KnnSettings", append_to: Path | None, work: Path
+) -> "dict[str, KnnGraph]":
     from egra_dist.graph.knn import KnnGraph, append_knn, build_knn
     from egra_dist.tracking.progress import StageProgress
 
-    graphs = []
-    for table in tables:
+    graphs = {}
+    for name, table in tables.items():
         with StageProgress("knn", len(table.values), unit="rows") as progress:
             if append_to is not None:
                 earlier = KnnGraph.load(append_to)
                 graph = append_knn(earlier, table.values, settings, table.present, work, progress)
             else:
                 graph = build_knn(table.values, settings, table.present, work, progress)
-        graphs.append(graph)
+        graphs[name] = graph
     return graphs
 
 
-def _shaped(graphs: "list[KnnGraph]", settings: "KnnSettings", shaping: dict) -> "KnnGraph":
+def _shaped(graphs: "dict[str, KnnGraph]", settings: "KnnSettings", shaping: dict) -> "KnnGraph":
     from egra_dist.graph.knn.combine import combine
     from egra_dist.graph.knn.shape import cap_in_degree, keep_mutual
 
-    graph = graphs[0]
+    graph = next(iter(graphs.values()))
     if len(graphs) > 1:
         graph = combine(graphs, shaping["combine"], settings.k, shaping["weights"])
     if shaping["mutual"]:

@@ -1,25 +1,22 @@
-"""Item graphs: over the raw features of each modality, and over vectors of items."""
+"""The graphs that are written: of behaviour, of each modality's features, and both merged."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.catalog.files import content_digest
-from egra_dist.catalog.vectors import own_vectors
-from egra_dist.config import ItemGraphSettings, modality_shares
+from egra_dist.config import ItemGraphSettings
 from egra_dist.graph.assembly import write_rows
 from egra_dist.graph.behavior import write_behavior, write_merged_rows
 from egra_dist.graph.buckets import Map, Repeats, bucket
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.edges import Direction, NeighborEdges
-from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
-from egra_dist.graph.knn.combine import combine
+from egra_dist.graph.knn import KnnSettings
+from egra_dist.graph.neighbors import Search
 
 _REPEATS: dict[Direction, Repeats] = {
     "directed": "once",
@@ -29,7 +26,12 @@ _REPEATS: dict[Direction, Repeats] = {
 
 
 def write_graphs(
-    catalog: Catalog, modalities: Iterable[str], k: int, folder: Path, run: Map = map
+    catalog: Catalog,
+    modalities: Iterable[str],
+    k: int,
+    folder: Path,
+    connect: Callable[[], None] = lambda: None,
+    run: Map = map,
 ) -> dict[str, Any]:
     """Writes what the training interactions and the raw features say.
 
@@ -42,16 +44,19 @@ def write_graphs(
         modalities: Whose features.
         k: Neighbours per item, itself among them.
         folder: Where the matrices go.
+        connect: As in :class:`Search`.
         run: Who does the tasks.
 
     Returns:
-        Counts of edges.
+        Counts of edges, and how the neighbours of each modality were found.
     """
     with _working(folder) as work:
         counts = {"training": write_behavior(catalog, folder, work, run)}
+    search = Search(folder / "search", connect)
+    statistics = {}
     for name in modalities:
         features = catalog.features(name)
-        knn = build_knn(features.values, KnnSettings(k=k - 1), features.present)
+        knn = search.run(name, features.values, KnnSettings(k=k - 1), features.present)
         with _working(folder) as work:
             knn.save(work / "knn")
             np.save(work / "present.npy", features.present)
@@ -59,72 +64,9 @@ def write_graphs(
             rows = bucket(edges, (len(features.present),) * 2, work / "edges", run)
             target = folder / "features" / name
             counts[name] = write_rows(rows, target, work / "rows", run, normalized=True)
-    return {"num_edges": counts}
-
-
-@dataclass(frozen=True)
-class ItemNeighbors:
-    """Where the neighbours of items are searched.
-
-    Attributes:
-        catalog: The items.
-        settings: Whose vectors count.
-        knn: How neighbours are found.
-        pretrained: Folder with ``item_vectors.npy`` of the pretrained recommender, if needed.
-    """
-
-    catalog: Catalog
-    settings: ItemGraphSettings
-    knn: KnnSettings
-    pretrained: Path | None = None
-
-    def recipe(self) -> dict[str, Any]:
-        """What decides the result beside :attr:`knn` and the pretrained vectors."""
-        fields = {"source"}
-        if self.settings.source in ("raw", "both"):
-            fields |= {"combine", "modality_weights"}
-        recipe = self.settings.model_dump(mode="json", include=fields)
-        if self.settings.vectors:
-            recipe["vectors"] = content_digest([self.settings.vectors])
-        return recipe
-
-    def find(self, workdir: Path) -> KnnGraph:
-        """Finds them.
-
-        Args:
-            workdir: Where an interrupted search is gone on with.
-
-        Raises:
-            UserError: If the user's own vectors cannot be used.
-        """
-        match self.settings.source:
-            case "pretrained":
-                return self._by_pretrained(workdir)
-            case "raw":
-                return self._by_features()
-            case "both":
-                graphs = [self._by_pretrained(workdir), self._by_features()]
-                return combine(graphs, "union", self.knn.k)
-            case _:
-                assert self.settings.vectors is not None, "the settings are validated"
-                own = own_vectors(self.catalog, self.settings.vectors)
-                return build_knn(own.values, self.knn, own.present, workdir=workdir)
-
-    def _by_pretrained(self, workdir: Path) -> KnnGraph:
-        assert self.pretrained is not None, "the pipeline has trained it"
-        vectors = np.load(self.pretrained / "item_vectors.npy", mmap_mode="r")
-        return build_knn(vectors, self.knn, workdir=workdir)
-
-    def _by_features(self) -> KnnGraph:
-        names = self.catalog.modalities
-        # Shares of 1, so that joined with other neighbours no score is above theirs.
-        shares = modality_shares(self.settings.modality_weights, names, "item_graph")
-        graphs = [self._by_modality(name) for name in names]
-        return combine(graphs, self.settings.combine, self.knn.k, list(shares.values()))
-
-    def _by_modality(self, name: str) -> KnnGraph:
-        features = self.catalog.features(name)
-        return build_knn(features.values, self.knn, features.present)
+        statistics[name] = knn.statistics
+    shutil.rmtree(search.workdir, ignore_errors=True)
+    return {"num_edges": counts, "neighbors": statistics}
 
 
 def write_items(

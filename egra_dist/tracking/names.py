@@ -35,6 +35,25 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return dict(_flat_items(settings, prefix))
 
 
+def numbers_and_words(
+    facts: Mapping[str, Any], prefix: str = ""
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Nested facts as flat metrics and tags: ``{"a": {"b": 1}}`` becomes ``{"a/b": 1.0}``."""
+    numbers: dict[str, float] = {}
+    words: dict[str, str] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            inner = numbers_and_words(value, f"{name}/")
+            numbers |= inner[0]
+            words |= inner[1]
+        elif isinstance(value, (int, float)):
+            numbers[name] = float(value)
+        else:
+            words[name] = str(value)
+    return numbers, words
+
+
 def _flat_items(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:

@@ -106,6 +106,13 @@ def test_mlflow_has_a_parent_run_and_a_child_per_stage(finished):
     parent = children["run"]
     assert parent.data.params["train.alignment.focus"] == "hard"
     assert "test/recall_at_20" in parent.data.metrics
+    knn = children["knn"].data
+    assert knn.metrics["recall"] == 1
+    assert {"recall_half_width", "in_degree/p99", "core_seconds/total"} <= set(knn.metrics)
+    assert knn.tags["method"] == "exact"
+    (manifest,) = (out / "artifacts").glob("knn-*/manifest.json")
+    counts = json.loads(manifest.read_text())["counts"]
+    assert counts["recall_rows"] == knn.metrics["recall_rows"] == 300
     train = children["train"]
     assert train.data.tags["mlflow.parentRunId"] == parent.info.run_id
     steps = client.get_metric_history(train.info.run_id, "alignment/lambda")

@@ -19,6 +19,7 @@ from egra_dist.graph.knn import KnnGraph, KnnSettings, Workers, build_knn
 pytestmark = pytest.mark.timeout(300)
 
 SETTINGS = KnnSettings(k=8, method="routed", list_size=200, recall=0.95, audit_rows=300)
+EXACT = KnnSettings(k=8, method="exact", list_size=200)
 
 NODES = """
 from ray.cluster_utils import Cluster
@@ -46,9 +47,11 @@ from pathlib import Path
 import numpy as np
 from egra_dist.cluster.session import ray_session
 from egra_dist.config import ClusterSettings
-from egra_dist.graph.knn import KnnSettings, Workers, build_knn, selfjoin
+from egra_dist.graph.knn import KnnSettings, Workers, build_knn, cost, selfjoin, sweep
 
 selfjoin.PAIRS_PER_TASK = 2e4
+sweep.SMALLEST_BLOCK = 1500
+cost.DIRECT_ROWS = 1000
 folder = Path(sys.argv[1])
 settings = KnnSettings.model_validate_json(sys.argv[2])
 vectors = np.load(folder / "vectors.npy")
@@ -69,16 +72,18 @@ def clustered(num_rows, dim=32, num_clusters=80):
 
 
 @cache
-def undisturbed(num_rows) -> KnnGraph:
+def undisturbed(num_rows, settings=SETTINGS) -> KnnGraph:
     """The graph of the same rows, made by one thread without an incident."""
-    return build_knn(clustered(num_rows), SETTINGS)
+    return build_knn(clustered(num_rows), settings)
 
 
 @pytest.fixture(autouse=True)
 def _many_tasks(monkeypatch):
-    from egra_dist.graph.knn import selfjoin
+    from egra_dist.graph.knn import cost, selfjoin, sweep
 
     monkeypatch.setattr(selfjoin, "PAIRS_PER_TASK", 2e4)
+    monkeypatch.setattr(sweep, "SMALLEST_BLOCK", 1500)
+    monkeypatch.setattr(cost, "DIRECT_ROWS", 1000)
 
 
 @dataclass(frozen=True)
@@ -105,32 +110,36 @@ def test_ray_and_threads_give_the_same_graph(local_ray):
     assert np.array_equal(there.scores, undisturbed(6000).scores)
 
 
-def test_a_killed_worker_costs_its_task(local_ray, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("settings", "makes_tasks"), [(SETTINGS, "visit_tasks"), (EXACT, "sweep_tasks")]
+)
+def test_a_killed_worker_costs_its_task(local_ray, tmp_path, monkeypatch, settings, makes_tasks):
     from ray import cloudpickle
 
     from egra_dist.graph.knn import selfjoin
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     flag = tmp_path / "died"
-    visits = selfjoin.visit_tasks
+    make = getattr(selfjoin, makes_tasks)
     monkeypatch.setattr(
         selfjoin,
-        "visit_tasks",
-        lambda *arguments: [DiesOnce(task, flag) for task in visits(*arguments)],
+        makes_tasks,
+        lambda *arguments: [DiesOnce(task, flag) for task in make(*arguments)],
     )
     work = tmp_path / "work"
-    killed = build_knn(clustered(6000), SETTINGS, workdir=work, workers=Workers(ray=True))
-    monkeypatch.undo()
+    killed = build_knn(clustered(6000), settings, workdir=work, workers=Workers(ray=True))
+    monkeypatch.setattr(selfjoin, makes_tasks, make)
     assert flag.exists()
-    assert np.array_equal(killed.neighbors, undisturbed(6000).neighbors)
+    assert np.array_equal(killed.neighbors, undisturbed(6000, settings).neighbors)
 
 
-def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path):
+@pytest.mark.parametrize(("settings", "stage"), [(SETTINGS, "visit"), (EXACT, "sweep")])
+def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path, settings, stage):
     np.save(tmp_path / "vectors.npy", clustered(12_000))
-    command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), SETTINGS.model_dump_json()]
+    command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), settings.model_dump_json()]
     driver = subprocess.Popen(command, start_new_session=True)
     try:
-        finished = wait_for_tasks(tmp_path / "work", 3, driver)
+        finished = wait_for_tasks(tmp_path / "work", stage, 3, driver)
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
@@ -139,7 +148,7 @@ def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path):
     unchanged = []
     with ThreadPoolExecutor() as here:
         work, workers = tmp_path / "work", Workers(ray=True)
-        again = here.submit(build_knn, clustered(12_000), SETTINGS, workdir=work, workers=workers)
+        again = here.submit(build_knn, clustered(12_000), settings, workdir=work, workers=workers)
         while not again.done():
             try:
                 unchanged += [path.stat().st_mtime_ns == times[path] for path in times]
@@ -148,8 +157,8 @@ def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path):
             time.sleep(0.01)
     assert unchanged
     assert all(unchanged)
-    assert np.array_equal(again.result().neighbors, undisturbed(12_000).neighbors)
-    assert np.array_equal(again.result().scores, undisturbed(12_000).scores)
+    assert np.array_equal(again.result().neighbors, undisturbed(12_000, settings).neighbors)
+    assert np.array_equal(again.result().scores, undisturbed(12_000, settings).scores)
 
 
 def test_a_lost_node_costs_its_tasks(tmp_path):
@@ -165,10 +174,10 @@ def test_a_lost_node_costs_its_tasks(tmp_path):
     assert np.array_equal(lost, undisturbed(12_000).neighbors)
 
 
-def wait_for_tasks(work: Path, num_tasks, driver):
+def wait_for_tasks(work: Path, stage, num_tasks, driver):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and driver.poll() is None:
-        found = [path for build in work.glob("build-*") for path in build.glob("visit/*.npy")]
+        found = [path for build in work.glob("build-*") for path in build.glob(f"{stage}/*.npy")]
         if len(found) >= num_tasks:
             return found
         time.sleep(0.01)

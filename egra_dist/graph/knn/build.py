@@ -18,7 +18,8 @@ from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
 from egra_dist.graph.knn.meter import Meter, Progress
 from egra_dist.graph.knn.methods import Found, join_all, search_all
-from egra_dist.graph.knn.prepare import Prepared, prepare
+from egra_dist.graph.knn.nodes import warm_up
+from egra_dist.graph.knn.prepare import Prepared, check_vectors, prepare
 from egra_dist.graph.knn.scoring import pair_scores
 from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
@@ -58,21 +59,26 @@ def build_knn(
     Raises:
         UserError: If the shapes or types are wrong.
     """
+    check_vectors(vectors, present)
+    meter = Meter(len(vectors), progress)
+    workers = workers or default_workers(*vectors.shape)
+    if workers.ray and len(vectors) > cost.direct_rows(settings):
+        warm_up()
     with working_folder(vectors, settings, present, workdir) as folder:
         prepared = prepare(vectors, settings.metric, present, folder)
         num_rows, dim = prepared.rows.shape
         choice = cost.choose(num_rows, dim, settings)
-        meter = Meter(len(vectors), progress)
         if num_rows <= cost.direct_rows(settings):
             found = search_all(prepared.rows, settings, meter)
         else:
-            workers = workers or default_workers(num_rows, dim)
             join = SelfJoin(prepared.rows, settings, folder, workers, meter)
             found = join_all(join, choice)
-        return assemble(vectors, settings, prepared, found)
+        return assemble(vectors, settings, prepared, found, meter)
 
 
-def assemble(vectors: NDArray, settings: KnnSettings, prepared: Prepared, found: Found) -> KnnGraph:
+def assemble(
+    vectors: NDArray, settings: KnnSettings, prepared: Prepared, found: Found, meter: Meter
+) -> KnnGraph:
     """The graph of the whole table, from that of its distinct, usable rows."""
     own_scores = _own_scores(prepared, settings)
     neighbors, scores = expand(found.ids, found.scores, own_scores, prepared.duplicates)
@@ -85,6 +91,7 @@ def assemble(vectors: NDArray, settings: KnnSettings, prepared: Prepared, found:
         "num_distinct_rows": len(prepared.rows),
         **found.statistics,
         **describe_graph(neighbors, num_usable=len(prepared.duplicates.members)),
+        "core_seconds": meter.core_seconds(),
     }
     return KnnGraph(neighbors, scores, statistics)
 
@@ -133,8 +140,13 @@ def content_digest(vectors: NDArray, present: NDArray[np.bool_] | None) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_worth_ray(num_rows: int, dim: int) -> bool:
+    """Whether there is enough to do for more than this process."""
+    return cost.sweep_seconds(num_rows, dim) > _RAY_SECONDS
+
+
 def default_workers(num_rows: int, dim: int) -> Workers:
     """Ray where it runs and there is enough to do, else the threads of this process."""
     ray = sys.modules.get("ray")
-    expensive = cost.sweep_seconds(num_rows, dim) > _RAY_SECONDS
-    return Workers(torch.get_num_threads(), ray=bool(expensive and ray and ray.is_initialized()))
+    is_on_ray = is_worth_ray(num_rows, dim) and ray is not None and ray.is_initialized()
+    return Workers(torch.get_num_threads(), ray=is_on_ray)

@@ -1,6 +1,6 @@
 """One graph out of several over the same rows, e.g. one per modality."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from egra_dist.errors import UserError
 from egra_dist.graph.knn.edges import no_edges
 from egra_dist.graph.knn.graph import KnnGraph
+from egra_dist.graph.knn.statistics import describe_graph
 
 Combination = Literal["intersection", "union"]
 _BLOCK_ROWS = 65_536
 
 
 def combine(
-    graphs: Sequence[KnnGraph],
+    tables: Mapping[str, KnnGraph],
     how: Combination,
     k: int,
     weights: Sequence[float] | None = None,
@@ -28,14 +29,18 @@ def combine(
     by the others; the score is the weighted mean over those graphs.
 
     Args:
-        graphs: At least one graph.
+        tables: At least one graph, each by the name of its table.
         how: Which edges remain.
         k: Neighbours per row, at most.
         weights: One per graph; all the same when None.
 
+    Returns:
+        The graph; under ``tables`` its statistics keep those of each.
+
     Raises:
         UserError: If the graphs have different numbers of rows, or there is not one weight each.
     """
+    graphs = list(tables.values())
     weights = [1.0] * len(graphs) if weights is None else weights
     sizes = [graph.num_rows for graph in graphs]
     if len(set(sizes)) != 1:
@@ -51,13 +56,14 @@ def combine(
             kept = count == both.sum(axis=0)
             rows, ids, total = rows[kept], ids[kept], total[kept] / weight[kept]
         _write_best(edges[first : first + _BLOCK_ROWS], rows, ids, total)
-    statistics = {"combined": how, "tables": [graph.statistics for graph in graphs]}
-    num_edges = int((edges["id"] >= 0).sum())
-    return KnnGraph(
-        np.ascontiguousarray(edges["id"]),
-        np.ascontiguousarray(edges["score"]),
-        {**statistics, "num_edges": num_edges},
-    )
+    neighbors, scores = (np.ascontiguousarray(edges[name]) for name in ("id", "score"))
+    statistics = {
+        "combined": how,
+        "k": k,
+        **describe_graph(neighbors, num_usable=int(has_edges.any(axis=0).sum())),
+        "tables": {name: graph.statistics for name, graph in tables.items()},
+    }
+    return KnnGraph(neighbors, scores, statistics)
 
 
 def _sums(

@@ -27,6 +27,8 @@ def expand(
     Returns:
         ``int32 [num_rows, k]`` neighbours, -1 for none, and ``float32 [num_rows, k]`` scores.
     """
+    if len(groups) == duplicates.num_rows:  # all usable and distinct: groups are rows
+        return groups, scores
     k = groups.shape[1]
     neighbors = np.full((duplicates.num_rows, k), NO_NEIGHBOR, np.int32)
     all_scores = np.full((duplicates.num_rows, k), -np.inf, np.float32)

@@ -5,26 +5,24 @@ with every list it visits, an old row with the new rows of the lists it visits. 
 score in the earlier graph is its bound, so that it changes only where a new row is nearer.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from egra_dist.errors import UserError
 from egra_dist.graph.knn.auditor import Auditor
 from egra_dist.graph.knn.build import assemble, default_workers, working_folder
 from egra_dist.graph.knn.cost import Choice
-from egra_dist.graph.knn.edges import as_edges, join_pairs, no_edges
+from egra_dist.graph.knn.edges import as_edges, no_edges
 from egra_dist.graph.knn.graph import NO_NEIGHBOR, KnnGraph
-from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import Layout
 from egra_dist.graph.knn.meter import Meter, Progress
 from egra_dist.graph.knn.methods import Found
 from egra_dist.graph.knn.prepare import Prepared, prepare
-from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, ListsTask, edges_between, whole_lists
+from egra_dist.graph.knn.routed import VisitorsTask, WithinTask, whole_lists
 from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin, in_prepared_order
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_lists
@@ -35,48 +33,31 @@ EARLIER_FILE = "earlier.npy"
 
 
 @dataclass(frozen=True)
-class AppendWithinTask(ListsTask):
+class AppendWithinTask(WithinTask):
     """First neighbours of the new rows of some lists: those of their own list."""
 
-    def run(self, folder: Path) -> NDArray:
-        """Returns ``EDGE [rows of the lists, k]``: the earlier edges, and those of new rows."""
-        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
-        is_new = np.load(folder / IS_NEW_FILE, mmap_mode="r")
-        offsets = Layout.load(folder).offsets[self.first : self.last + 1]
-        found = np.array(np.load(folder / EARLIER_FILE, mmap_mode="r")[offsets[0] : offsets[-1]])
-        for start, stop in pairwise(offsets):
-            members = torch.from_numpy(np.array(rows[start:stop]))
-            new = np.flatnonzero(is_new[start:stop])
-            if len(new):
-                own = torch.from_numpy(new)
-                ids = own + int(start)
-                part = search(members[own], members, self.k, self.metric, ids, int(start))
-                found[start - offsets[0] + new] = part
-        return found
+    def known(self, folder: Path, first: int, last: int) -> NDArray:
+        """The earlier edges; none of new rows."""
+        return np.array(np.load(folder / EARLIER_FILE, mmap_mode="r")[first:last])
+
+    def wanted(self, folder: Path, first: int, last: int) -> NDArray[np.int64]:
+        """The new rows."""
+        return np.flatnonzero(np.load(folder / IS_NEW_FILE, mmap_mode="r")[first:last])
 
 
 @dataclass(frozen=True)
-class AppendTask(ListsTask):
+class AppendTask(VisitorsTask):
     """Edges between rows of some lists and their visitors, one of them new."""
 
-    def run(self, folder: Path) -> NDArray:
-        """Returns ``PAIR`` records, rows and ids are positions."""
-        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
-        bounds = np.load(folder / BOUNDS_FILE, mmap_mode="r")
+    def sides(self, folder: Path, layout: Layout, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+        """New members and new visitors with all members, old visitors with new members."""
         is_new = np.load(folder / IS_NEW_FILE, mmap_mode="r")
-        layout = Layout.load(folder)
-        found = []
-        for number in range(self.first, self.last):
-            members, visitors = layout.members(number), layout.visitors_of(number)
-            new = members[is_new[members]]
-            visits_new = is_new[visitors]
-            for one, other in (
-                (new, members),
-                (visitors[visits_new], members),
-                (visitors[~visits_new], new),
-            ):
-                found += edges_between(rows, bounds, one, other, self.k, self.metric)
-        return join_pairs(found)
+        members, visitors = layout.members(number), layout.visitors_of(number)
+        new = members[is_new[members]]
+        visits_new = is_new[visitors]
+        yield new, members
+        yield visitors[visits_new], members
+        yield visitors[~visits_new], new
 
 
 def append_knn(
@@ -106,13 +87,13 @@ def append_knn(
         UserError: If the graph cannot be one of the first rows, or the vectors are wrong.
     """
     _check(earlier, vectors, settings)
+    meter = Meter(len(vectors), progress)
     with working_folder(vectors, settings, present, workdir, "append") as folder:
         prepared = prepare(vectors, settings.metric, present, folder, collapse=False)
         workers = workers or default_workers(*prepared.rows.shape)
-        meter = Meter(len(vectors), progress)
         join = SelfJoin(prepared.rows, settings, folder, workers, meter)
         found = _Append(join, earlier, prepared).run()
-        graph = assemble(vectors, settings, prepared, found)
+        graph = assemble(vectors, settings, prepared, found, meter)
     num_new = graph.num_rows - earlier.num_rows
     return replace(graph, statistics={**graph.statistics, "num_appended_rows": num_new})
 

@@ -1,11 +1,13 @@
 """Two-level k-means: cells, and lists within each cell.
 
 Training ``c`` centroids flat compares every sample row with all ``c``; on two levels with about
-``2 sqrt(c)`` of them. Rows are compared as :mod:`egra_dist.graph.knn.scoring` says: directions for
-cosine and inner product (spherical k-means: Dhillon and Modha, 2001), distances for L2.
+``2 sqrt(c)`` of them, and the lists of each cell are trained by a task of their own. Rows are
+compared as :mod:`egra_dist.graph.knn.scoring` says: directions for cosine and inner product
+(spherical k-means: Dhillon and Modha, 2001), distances for L2.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from egra_dist.graph.knn.bisection import bisection_order
 from egra_dist.graph.knn.scoring import as_base, as_queries
 from egra_dist.graph.knn.settings import Metric
+from egra_dist.graph.knn.tasks import RowsTask
 
+SAMPLE_FILE = "kmeans_sample.npy"
 SAMPLE_PER_LIST = 64
+SAMPLE_PER_CELL = 4096
 _ITERATIONS = 8
 _SMALLEST_SHARE = 0.15
 _BLOCK_ROWS = 8192
@@ -52,36 +58,73 @@ def directions(rows: Tensor, metric: Metric) -> Tensor:
     return torch.nn.functional.normalize(rows) if metric == "inner_product" else rows
 
 
-def train_centroids(
-    rows: NDArray[np.float32], num_lists: int, metric: Metric, seed: int
-) -> Centroids:
-    """Trains on a sample of the rows.
+def train_cells(
+    rows: NDArray[np.float32], num_lists: int, metric: Metric, seed: int, folder: Path
+) -> tuple[Tensor, list["CellTask"]]:
+    """Trains the upper level, and leaves the sample of each cell for the lower one.
 
     Args:
         rows: ``[num_rows, dim]`` prepared rows.
         num_lists: Lists wanted; about as many are made.
         metric: Similarity.
         seed: Decides the sample and the first centroids.
+        folder: Where the tasks run.
+
+    Returns:
+        ``float32 [num_cells, dim]`` cells in bisection order, and the tasks that train the lists
+        of each.
     """
     generator = np.random.default_rng(seed)
     size = min(len(rows), SAMPLE_PER_LIST * num_lists)
     chosen = np.sort(generator.choice(len(rows), size, replace=False))
     sample = directions(torch.from_numpy(np.ascontiguousarray(rows[chosen])), metric)
-    cells, cell_of_row = _kmeans(sample, max(1, round(num_lists**0.5)), metric, generator)
-    lists = []
-    for cell in range(len(cells)):
-        members = sample[cell_of_row == cell]
-        wanted = max(1, round(len(members) * num_lists / len(sample)))
-        own = _kmeans(members, wanted, metric, generator)[0] if len(members) else cells[[cell]]
-        lists.append(own)
-    sizes = torch.tensor([0, *(len(part) for part in lists)])
-    return Centroids(cells, torch.cat(lists), sizes.cumsum(0))
+    num_cells = max(1, round(num_lists**0.5))
+    few = generator.choice(size, min(size, SAMPLE_PER_CELL * num_cells), replace=False)
+    cells = _kmeans(sample[torch.from_numpy(np.sort(few))], num_cells, metric, generator)
+    cell_of_row = nearest_centroid(sample, cells, metric)
+    cells = cells[bisection_order(cells, cell_of_row.bincount(minlength=len(cells)))]
+    cell_of_row = nearest_centroid(sample, cells, metric)
+    np.save(folder / SAMPLE_FILE, sample[cell_of_row.argsort(stable=True)])
+    sizes = cell_of_row.bincount(minlength=len(cells)).tolist()
+    ends = np.cumsum([0, *sizes]).tolist()
+    wanted = [max(1, round(cell * num_lists / size)) for cell in sizes]
+    tasks = [
+        CellTask(first, last, number, seed, metric)
+        for (first, last), number in zip(pairwise(ends), wanted, strict=True)
+    ]
+    return cells, tasks
+
+
+@dataclass(frozen=True)
+class CellTask(RowsTask):
+    """Trains the lists of one cell on its range of the sample.
+
+    Attributes:
+        num_lists: Lists wanted.
+        seed: Decides the first centroids.
+        metric: Similarity.
+    """
+
+    num_lists: int
+    seed: int
+    metric: Metric
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``float32 [num_lists, dim]`` in bisection order; none for an empty cell."""
+        sample = np.load(folder / SAMPLE_FILE, mmap_mode="r")
+        rows = torch.from_numpy(np.array(sample[self.first : self.last]))
+        if not len(rows):
+            return rows.numpy()
+        generator = np.random.default_rng([self.seed, 3, self.first])
+        lists = _kmeans(rows, self.num_lists, self.metric, generator)
+        sizes = nearest_centroid(rows, lists, self.metric).bincount(minlength=len(lists))
+        return lists[bisection_order(lists, sizes)].numpy()
 
 
 def _kmeans(
     rows: Tensor, num_centroids: int, metric: Metric, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Centroids and the nearest one of each row; centroids of very few rows are dropped."""
+) -> Tensor:
+    """Centroids ``[about num_centroids, dim]``; those of very few rows are dropped."""
     num_centroids = min(num_centroids, len(rows))
     start = generator.choice(len(rows), num_centroids, replace=False)
     centroids = rows[torch.from_numpy(start)]
@@ -93,7 +136,7 @@ def _kmeans(
         centroids = sums[kept] / sizes[kept, None]
         if metric != "l2":
             centroids = torch.nn.functional.normalize(centroids)
-    return centroids, nearest_centroid(rows, centroids, metric)
+    return centroids
 
 
 def nearest_centroid(rows: Tensor, centroids: Tensor, metric: Metric) -> Tensor:

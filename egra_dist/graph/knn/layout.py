@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-_BLOCK_ROWS = 65_536
+from egra_dist.graph.knn.prepare import PREPARED_FILE
+from egra_dist.graph.knn.tasks import RowsTask
+
+ROWS_FILE = "rows.npy"
 
 
 @dataclass(frozen=True)
@@ -47,31 +49,19 @@ class Layout:
         return np.asarray(self.visitors[first:last])
 
     @classmethod
-    def of(cls, probes: NDArray[np.int32], num_lists: int) -> "Layout":
+    def of(cls, lists: NDArray[np.int32], visits: NDArray, num_lists: int) -> "Layout":
         """Orders rows by list.
 
         Args:
-            probes: ``int32 [num_rows, num_probes]`` lists that each prepared row visits, its own
-                first; -1 for none.
+            lists: ``int32 [num_rows]`` list of each prepared row.
+            visits: ``VISIT [num_visits]`` lists that prepared rows visit beside their own.
             num_lists: Number of lists.
         """
-        order = np.argsort(probes[:, 0], kind="stable")
-        sizes = np.bincount(probes[:, 0], minlength=num_lists)
-        away = probes[order, 1:]
-        visits = sparse.csr_matrix(
-            (
-                np.ones((away >= 0).sum(), np.int8),
-                away[away >= 0],
-                np.concatenate([[0], np.cumsum((away >= 0).sum(1))]),
-            ),
-            shape=(len(probes), num_lists),
-        ).tocsc()
-        return cls(
-            order,
-            np.concatenate([[0], np.cumsum(sizes)]),
-            visits.indices.astype(np.int32),
-            visits.indptr.astype(np.int64),
-        )
+        order, offsets = _by_list(lists, np.arange(len(lists)), num_lists)
+        position = np.empty(len(order), np.int32)
+        position[order] = np.arange(len(order))
+        visitors, visitor_offsets = _by_list(visits["list"], position[visits["row"]], num_lists)
+        return cls(order, offsets, visitors.astype(np.int32), visitor_offsets)
 
     def save(self, folder: Path) -> None:
         """Writes one ``.npy`` per array."""
@@ -85,9 +75,27 @@ class Layout:
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
 
 
-def write_rows(rows: NDArray[np.float32], order: NDArray[np.int64], path: Path) -> None:
-    """Writes prepared rows in the order of their positions."""
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=rows.shape)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        target[start : start + _BLOCK_ROWS] = rows[order[start : start + _BLOCK_ROWS]]
-    target.flush()
+def _by_list(
+    lists: NDArray[np.int32], rows: NDArray, num_lists: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows list after list, ascending within each, and where each list starts."""
+    keys = lists * np.int64(2**32)
+    keys += rows
+    keys.sort()
+    keys &= np.int64(2**32 - 1)
+    sizes = np.bincount(lists, minlength=num_lists)
+    return keys, np.concatenate([[0], np.cumsum(sizes)])
+
+
+@dataclass(frozen=True)
+class PlaceTask(RowsTask):
+    """Writes prepared rows into a range of positions of the file of placed rows."""
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns nothing: ranges do not overlap, and a task that died writes the same again."""
+        rows = np.load(folder / PREPARED_FILE, mmap_mode="r")
+        order = np.load(folder / "order.npy", mmap_mode="r")[self.first : self.last]
+        placed = np.load(folder / ROWS_FILE, mmap_mode="r+")
+        placed[self.first : self.last] = rows[order]
+        placed.flush()
+        return np.empty(0)

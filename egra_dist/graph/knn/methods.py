@@ -1,6 +1,7 @@
 """The methods: all at once, all pairs by tiles, routed, and routed on a projection."""
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,11 +50,12 @@ def search_all(rows: NDArray[np.float32], settings: KnnSettings, meter: Meter) -
     meter.expect({"exact": 1.0})
     with meter.stage("exact", len(rows)) as on_done:
         for start in range(0, len(rows), _ROWS_PER_STEP):
+            started = time.process_time()
             block = slice(start, start + _ROWS_PER_STEP)
             own = torch.arange(len(rows))[block]
             found = search(table[block], table, settings.k, settings.metric, own)
             ids[block], scores[block] = found["id"], found["score"]
-            on_done(len(found))
+            on_done(len(found), time.process_time() - started)
     reason = f"{len(rows):,} rows are few enough to compare all with all at once"
     recall = Recall(1.0, 0.0, len(rows)).as_statistics(settings.recall)
     return Found(ids, scores, {"method": "exact", "reason": reason, **recall})

@@ -49,7 +49,7 @@ def prepare(
     Raises:
         UserError: If the shapes do not fit each other or the type is not a float.
     """
-    _check(vectors, present)
+    check_vectors(vectors, present)
     usable = _usable_rows(vectors, present)
     target = _allocate((len(usable), vectors.shape[1]), workdir, "usable.npy")
     center = _center(vectors, usable) if metric == "l2" else None
@@ -62,7 +62,8 @@ def prepare(
     return Prepared(rows, duplicates, num_unusable=len(vectors) - len(usable))
 
 
-def _check(vectors: NDArray, present: NDArray[np.bool_] | None) -> None:
+def check_vectors(vectors: NDArray, present: NDArray[np.bool_] | None) -> None:
+    """Raises a UserError if shapes do not fit each other, or the type is not a float."""
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise UserError(
             f"vectors: shape {vectors.shape} of {vectors.dtype}, expected [rows, dim] of floats"

@@ -6,6 +6,7 @@ directions.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +19,10 @@ from torch import Tensor
 from egra_dist.graph.knn.edges import join_pairs, no_edges
 from egra_dist.graph.knn.join import Side, join
 from egra_dist.graph.knn.kernel import search
-from egra_dist.graph.knn.layout import Layout
+from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
 
-ROWS_FILE = "rows.npy"
 BOUNDS_FILE = "bounds.npy"
 _BASE_BLOCK = 2048
 
@@ -58,23 +58,27 @@ class WithinTask(ListsTask):
         """Returns ``EDGE [rows of the lists, k]``, ids are positions."""
         rows = np.load(folder / ROWS_FILE, mmap_mode="r")
         offsets = Layout.load(folder).offsets[self.first : self.last + 1]
-        found = no_edges(offsets[-1] - offsets[0], self.k)
+        found = self.known(folder, int(offsets[0]), int(offsets[-1]))
         for start, stop in pairwise(offsets):
-            members, own = _tensor(rows[start:stop]), torch.arange(start, stop)
-            part = search(members, members, self.k, self.metric, own, int(start))
-            found[start - offsets[0] : stop - offsets[0]] = part
+            wanted = torch.from_numpy(self.wanted(folder, int(start), int(stop)))
+            if len(wanted):
+                members, ids = _tensor(rows[start:stop]), wanted + int(start)
+                part = search(members[wanted], members, self.k, self.metric, ids, int(start))
+                found[start - offsets[0] + wanted.numpy()] = part
         return found
+
+    def known(self, folder: Path, first: int, last: int) -> NDArray:
+        """Edges ``EDGE [last - first, k]`` that a range of positions has before: none."""
+        return no_edges(last - first, self.k)
+
+    def wanted(self, folder: Path, first: int, last: int) -> NDArray[np.int64]:
+        """Which rows of the list in that range get edges: all."""
+        return np.arange(last - first)
 
 
 @dataclass(frozen=True)
-class VisitTask(ListsTask):
-    """Edges between the rows of some lists and the rows that visit them.
-
-    Attributes:
-        part: Which part of the visitors of a list too heavy for one task, and how many there are.
-    """
-
-    part: tuple[int, int]
+class VisitorsTask(ListsTask):
+    """A task on the rows of some lists and those that visit them."""
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``PAIR`` records, rows and ids are positions."""
@@ -83,10 +87,29 @@ class VisitTask(ListsTask):
         layout = Layout.load(folder)
         found = []
         for number in range(self.first, self.last):
-            visitors = np.array_split(layout.visitors_of(number), self.part[1])[self.part[0]]
-            members = layout.members(number)
-            found += edges_between(rows, bounds, visitors, members, self.k, self.metric)
+            for queries, base in self.sides(folder, layout, number):
+                found += edges_between(rows, bounds, queries, base, self.k, self.metric)
         return join_pairs(found)
+
+    @abstractmethod
+    def sides(self, folder: Path, layout: Layout, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+        """Positions that are compared with each other, for one list."""
+
+
+@dataclass(frozen=True)
+class VisitTask(VisitorsTask):
+    """Edges between the rows of some lists and the rows that visit them.
+
+    Attributes:
+        part: Which part of the visitors of a list too heavy for one task, and how many there are.
+    """
+
+    part: tuple[int, int]
+
+    def sides(self, folder: Path, layout: Layout, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+        """Part of the visitors, and the members."""
+        visitors = np.array_split(layout.visitors_of(number), self.part[1])[self.part[0]]
+        yield visitors, layout.members(number)
 
 
 def edges_between(

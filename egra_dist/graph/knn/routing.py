@@ -20,6 +20,12 @@ from egra_dist.graph.knn.scoring import as_base, as_queries
 from egra_dist.graph.knn.settings import Metric
 from egra_dist.graph.knn.tasks import RowsTask
 
+CENTROIDS_FILE = "centroids.npz"
+AROUND_FILE = "around.npy"
+_ROWS_AT_ONCE = 256
+VISIT = np.dtype([("row", np.int32), ("list", np.int32)])
+"""A prepared row, and a list that it visits."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -49,26 +55,10 @@ class Router:
     metric: Metric
 
     @classmethod
-    def build(cls, centroids: Centroids, num_around: int, metric: Metric) -> "Router":
-        """Finds the ``num_around`` lists around each list."""
-        base = as_base(centroids.lists, metric).T
-        num_around = min(num_around, len(centroids.lists))
-        around = [
-            (as_queries(part, metric) @ base).topk(num_around, dim=1).indices
-            for part in centroids.lists.split(1024)
-        ]
-        return cls(centroids, torch.cat(around), metric)
-
-    def save(self, folder: Path) -> None:
-        """Writes the centroids and the lists around each list."""
-        self.centroids.save(folder / "centroids.npz")
-        np.save(folder / "around.npy", self.around)
-
-    @classmethod
     def load(cls, folder: Path, metric: Metric) -> "Router":
-        """Reads what :meth:`save` wrote."""
-        around = torch.from_numpy(np.load(folder / "around.npy"))
-        return cls(Centroids.load(folder / "centroids.npz"), around, metric)
+        """Reads the centroids, and what :class:`AroundTask` found for each list."""
+        around = torch.from_numpy(np.load(folder / AROUND_FILE)).long()
+        return cls(Centroids.load(folder / CENTROIDS_FILE), around, metric)
 
     def route(self, rows: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
         """The nearest lists of each row.
@@ -105,6 +95,30 @@ class Router:
 
 
 @dataclass(frozen=True)
+class AroundTask(RowsTask):
+    """Finds the lists around each of a range of lists.
+
+    Attributes:
+        num_around: How many, itself among them.
+        metric: Similarity.
+    """
+
+    num_around: int
+    metric: Metric
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns ``int32 [last - first, num_around]``, nearest first."""
+        lists = Centroids.load(folder / CENTROIDS_FILE).lists
+        base = as_base(lists, self.metric).T
+        num_around = min(self.num_around, len(lists))
+        around = [
+            (as_queries(part, self.metric) @ base).topk(num_around, dim=1).indices
+            for part in lists[self.first : self.last].split(_ROWS_AT_ONCE)
+        ]
+        return torch.cat(around).int().numpy()
+
+
+@dataclass(frozen=True)
 class RouteTask(RowsTask):
     """Routes a range of prepared rows.
 
@@ -117,11 +131,21 @@ class RouteTask(RowsTask):
     metric: Metric
 
     def run(self, folder: Path) -> NDArray:
-        """Returns ``int32 [last - first, max_probes]`` lists, nearest first, -1 for none."""
+        """Returns ``VISIT`` records: each row's own list, then all that rows visit elsewhere."""
         rows = np.load(folder / PREPARED_FILE, mmap_mode="r")[self.first : self.last]
         router = Router.load(folder, self.metric)
         probes, gaps = router.route(torch.from_numpy(np.array(rows)), self.reach.max_probes)
-        return torch.where(gaps <= self.reach.margin, probes, -1).int().numpy()
+        own = as_visits(np.arange(self.first, self.last), probes[:, 0].numpy())
+        row, place = (gaps[:, 1:] <= self.reach.margin).nonzero(as_tuple=True)
+        away = as_visits(row.numpy() + self.first, probes[row, place + 1].numpy())
+        return np.concatenate([own, away])
+
+
+def as_visits(rows: NDArray, lists: NDArray | int) -> NDArray:
+    """Rows and lists ``[num_visits]`` as ``VISIT`` records."""
+    visits = np.empty(len(rows), VISIT)
+    visits["row"], visits["list"] = rows, lists
+    return visits
 
 
 def _groups(labels: Tensor) -> list[tuple[int, Tensor]]:

@@ -9,21 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from egra_dist.graph.knn.cost import list_size_of
 from egra_dist.graph.knn.edges import MergeTask, read_edges
-from egra_dist.graph.knn.kmeans import train_centroids
-from egra_dist.graph.knn.layout import Layout, write_rows
+from egra_dist.graph.knn.kmeans import Centroids, train_cells
+from egra_dist.graph.knn.layout import ROWS_FILE, Layout, PlaceTask
 from egra_dist.graph.knn.meter import Meter
-from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, ListsTask, visit_tasks, within_tasks
-from egra_dist.graph.knn.routing import Reach, Router, RouteTask
+from egra_dist.graph.knn.routed import BOUNDS_FILE, ListsTask, visit_tasks, within_tasks
+from egra_dist.graph.knn.routing import (
+    AROUND_FILE,
+    CENTROIDS_FILE,
+    AroundTask,
+    Reach,
+    Router,
+    RouteTask,
+    as_visits,
+)
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.sweep import sweep_tasks
 from egra_dist.graph.knn.tasks import Task, Workers, row_ranges, run_tasks, single_threaded
 
 ROWS_PER_TASK = 65_536
 _MERGED_ROWS = 16_384
+_LISTS_PER_TASK = 4096
 PAIRS_PER_TASK = 2.5e8
 _HEAD_ROWS = 4096
 MAX_PROBES = 128
@@ -51,12 +61,31 @@ class SelfJoin:
     def router(self) -> Router:
         """Trains the centroids, or reads those of an earlier call."""
         metric = self.settings.metric
-        if not (self.folder / "around.npy").exists():
-            num_lists = max(1, len(self.rows) // list_size_of(len(self.rows), self.settings))
-            with single_threaded():
-                centroids = train_centroids(self.rows, num_lists, metric, self.settings.seed)
-                Router.build(centroids, MAX_PROBES, metric).save(self.folder)
+        if not (self.folder / AROUND_FILE).exists():
+            num_lists = self._train_lists()
+            tasks = [
+                AroundTask(*lists, MAX_PROBES, metric)
+                for lists in row_ranges(num_lists, _LISTS_PER_TASK)
+            ]
+            paths = self.run("around", tasks)
+            _save(self.folder / AROUND_FILE, np.concatenate([np.load(path) for path in paths]))
         return Router.load(self.folder, metric)
+
+    def _train_lists(self) -> int:
+        """Writes the centroids; returns the number of lists."""
+        settings, num_rows = self.settings, len(self.rows)
+        wanted = max(1, num_rows // list_size_of(num_rows, settings))
+        with single_threaded():
+            cells, tasks = train_cells(
+                self.rows, wanted, settings.metric, settings.seed, self.folder
+            )
+        lists = [torch.from_numpy(np.load(path)) for path in self.run("cells", tasks)]
+        filled = [cell for cell, own in enumerate(lists) if len(own)]
+        lists = [lists[cell] for cell in filled]
+        offsets = torch.tensor([0, *map(len, lists)]).cumsum(0)
+        centroids = Centroids(cells[filled], torch.cat(lists), offsets)
+        centroids.save(self.folder / CENTROIDS_FILE)
+        return len(centroids.lists)
 
     def head(self) -> NDArray[np.int64]:
         """Rows that every row visits: the largest, when the inner product favours them."""
@@ -118,25 +147,29 @@ class SelfJoin:
         router = self.router()
         paths = self.run("route", tasks)
         if not (self.folder / ROWS_FILE).exists():
-            probes = np.concatenate([np.load(path) for path in paths])
-            num_lists = len(router.centroids.lists)
-            head = self.head()
-            if len(head):
-                probes = np.column_stack([probes, np.full(len(probes), num_lists, np.int32)])
-                probes[head, -1] = -1
-                probes[head, 0] = num_lists
-                num_lists += 1
-            layout = Layout.of(probes, num_lists)
-            layout.save(self.folder)
-            write_rows(self.rows, layout.order, self.folder / ROWS_FILE)
+            self._arrange(paths, len(router.centroids.lists)).save(self.folder)
+            _allocate(self.folder / ROWS_FILE, self.rows.shape)
+        self.run("place", [PlaceTask(*rows) for rows in row_ranges(len(self.rows), ROWS_PER_TASK)])
         return Layout.load(self.folder)
+
+    def _arrange(self, routes: Sequence[Path], num_lists: int) -> Layout:
+        """The layout that follows from the routes of all rows, and from the head."""
+        parts = [np.load(path, mmap_mode="r") for path in routes]
+        sizes = [last - first for first, last in row_ranges(len(self.rows), ROWS_PER_TASK)]
+        lists = np.concatenate([part["list"][:n] for part, n in zip(parts, sizes, strict=True)])
+        visits = [part[n:] for part, n in zip(parts, sizes, strict=True)]
+        head = self.head()
+        if len(head):
+            lists[head] = num_lists
+            others = np.setdiff1d(np.arange(len(lists)), head, assume_unique=True)
+            visits.append(as_visits(others, num_lists))
+            num_lists += 1
+        return Layout.of(lists, np.concatenate(visits), num_lists)
 
     def write_bounds(self, edges: EdgeFiles) -> None:
         """Writes the score of every row's last edge."""
         last = [np.load(path, mmap_mode="r")["score"][:, -1] for _, path in edges]
-        partial = self.folder / ".bounds.npy"
-        np.save(partial, np.concatenate(last))
-        partial.replace(self.folder / BOUNDS_FILE)
+        _save(self.folder / BOUNDS_FILE, np.concatenate(last))
 
     def merge(self, stage: str, edges: EdgeFiles, pairs: list[Path]) -> EdgeFiles:
         """Merges edges and pairs into the k best of each row, by position."""
@@ -151,6 +184,19 @@ class SelfJoin:
         """Runs the tasks of a stage; see :func:`~egra_dist.graph.knn.tasks.run_tasks`."""
         with self.meter.stage(stage, sum(task.weight for task in tasks)) as on_done:
             return run_tasks(stage, tasks, self.folder, self.workers, on_done)
+
+
+def _allocate(path: Path, shape: tuple[int, int]) -> None:
+    partial = path.with_suffix(".partial")
+    np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+    partial.replace(path)
+
+
+def _save(path: Path, array: NDArray) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, array)
+    partial.replace(path)
 
 
 def in_prepared_order(

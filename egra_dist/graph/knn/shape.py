@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.graph.knn.graph import NO_NEIGHBOR, KnnGraph
+from egra_dist.graph.knn.statistics import describe_graph
 
 
 def keep_mutual(graph: KnnGraph) -> KnnGraph:
@@ -42,8 +43,8 @@ def _keep(graph: KnnGraph, kept: NDArray[np.bool_]) -> KnnGraph:
     exists = np.take_along_axis(exists, order, axis=1)
     neighbors = np.take_along_axis(graph.neighbors, order, axis=1)
     scores = np.take_along_axis(graph.scores, order, axis=1)
-    return KnnGraph(
-        np.where(exists, neighbors, NO_NEIGHBOR),
-        np.where(exists, scores, np.float32(-np.inf)),
-        {**graph.statistics, "num_edges": int(kept.sum())},
-    )
+    neighbors = np.where(exists, neighbors, NO_NEIGHBOR)
+    scores = np.where(exists, scores, np.float32(-np.inf))
+    num_usable = graph.num_rows - graph.statistics.get("num_unusable_rows", 0)
+    statistics = {**graph.statistics, **describe_graph(neighbors, num_usable)}
+    return KnnGraph(neighbors, scores, statistics)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from egra_dist.graph.knn.layout import Layout
 
-_QUANTILES = (0.5, 0.9, 0.99, 0.999)
+_PERCENTILES = (50, 90, 99, 99.9)
 
 
 def describe_graph(neighbors: NDArray[np.int32], num_usable: int) -> dict[str, Any]:
@@ -27,14 +27,14 @@ def describe_graph(neighbors: NDArray[np.int32], num_usable: int) -> dict[str, A
         num_short += int(((found > 0) & (found < k)).sum())
     num_edges = int(in_degrees.sum())
     top = np.sort(in_degrees)[::-1][: max(1, num_rows // 100)]
-    quantiles = np.quantile(in_degrees, _QUANTILES) if num_rows else np.zeros(len(_QUANTILES))
+    in_degrees = in_degrees if num_rows else np.zeros(1, np.int64)
     return {
         "num_edges": num_edges,
         "share_short_rows": num_short / max(1, num_usable),
-        "in_degree_max": int(in_degrees.max(initial=0)),
-        "in_degree_quantiles": dict(
-            zip(map(str, _QUANTILES), quantiles.astype(float).tolist(), strict=True)
-        ),
+        "in_degree": {
+            **{f"p{share:g}": float(np.percentile(in_degrees, share)) for share in _PERCENTILES},
+            "max": int(in_degrees.max()),
+        },
         "share_of_edges_into_top_percent": float(top.sum() / max(1, num_edges)),
     }
 

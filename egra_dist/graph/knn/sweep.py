@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.graph.knn.edges import join_pairs
-from egra_dist.graph.knn.routed import BOUNDS_FILE, ROWS_FILE, edges_between
+from egra_dist.graph.knn.layout import ROWS_FILE
+from egra_dist.graph.knn.routed import BOUNDS_FILE, edges_between
 from egra_dist.graph.knn.settings import Metric
 
 _LARGEST_BLOCK = 32_768
-_SMALLEST_BLOCK = 4_096
+SMALLEST_BLOCK = 4_096
 _BLOCKS = 12
 
 
@@ -53,7 +54,7 @@ class SweepTask:
 
 def sweep_tasks(num_rows: int, k: int, metric: Metric) -> list[SweepTask]:
     """Tasks that together compare every pair of rows."""
-    size = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, num_rows // _BLOCKS))
+    size = min(_LARGEST_BLOCK, max(SMALLEST_BLOCK, num_rows // _BLOCKS))
     blocks = [(first, min(num_rows, first + size)) for first in range(0, num_rows, size)]
     return [
         SweepTask(one, other, k, metric)

@@ -8,13 +8,15 @@ result, does not depend on how many workers run them; every task is single-threa
 
 import ctypes
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-_WINDOW_PER_WORKER = 2
+_WINDOW_PER_THREAD = 2
 
 
 class Task(Protocol):
@@ -34,6 +36,32 @@ class Task(Protocol):
 
     def run(self, folder: Path) -> NDArray:
         """Does the work on the files of ``folder``."""
+
+
+class OnDone(Protocol):
+    """Who is told of tasks that are done."""
+
+    def __call__(self, weight: float, core_seconds: float = 0, here: bool = True) -> None:
+        """Takes the weight, and the processor time that it took in this process or elsewhere."""
+
+
+Call = tuple[Task, Path, Path, int]
+"""A task, its folder, the file for its array, and its number."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that is done.
+
+    Attributes:
+        number: Which one.
+        core_seconds: Processor time of its thread.
+        process: Where it ran.
+    """
+
+    number: int
+    core_seconds: float
+    process: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +106,7 @@ def run_tasks(
     tasks: Sequence[Task],
     folder: Path,
     workers: Workers,
-    on_done: Callable[[float], None] | None = None,
+    on_done: OnDone | None = None,
 ) -> list[Path]:
     """Runs the tasks that have not been run.
 
@@ -87,7 +115,7 @@ def run_tasks(
         tasks: What to do.
         folder: Where the input and the results are.
         workers: Who does it.
-        on_done: Is told the weight of every task that is done, or was.
+        on_done: Is told of every task that is done, or was.
 
     Returns:
         The ``.npy`` file of each task.
@@ -95,21 +123,31 @@ def run_tasks(
     results = folder / stage
     results.mkdir(exist_ok=True)
     paths = [results / f"{number:06d}.npy" for number in range(len(tasks))]
-    done = [path.exists() for path in paths]
-    if sum(done):
-        logger.info("%s: %d of %d tasks were done before", stage, sum(done), len(tasks))
-    waiting = [number for number in range(len(tasks)) if not done[number]]
-    waiting.sort(key=lambda number: -tasks[number].weight)
+    existed = [path.exists() for path in paths]
+    if sum(existed):
+        logger.info("%s: %d of %d tasks were done before", stage, sum(existed), len(tasks))
+    waiting = [number for number in range(len(tasks)) if not existed[number]]
     if on_done:
-        on_done(sum(task.weight for task, was in zip(tasks, done, strict=True) if was))
-    run = _run_on_ray if workers.ray else _run_in_threads
-    for number in run([(tasks[n], folder, paths[n], n) for n in waiting], workers):
+        on_done(sum(task.weight for task, was in zip(tasks, existed, strict=True) if was))
+    calls = [(tasks[number], folder, paths[number], number) for number in waiting]
+    for done in _run(calls, workers):
         if on_done:
-            on_done(tasks[number].weight)
+            on_done(tasks[done.number].weight, done.core_seconds, done.process == os.getpid())
     return paths
 
 
-def _run_one(task: Task, folder: Path, path: Path, number: int) -> int:
+def _run(calls: Sequence[Call], workers: Workers) -> Iterator[Done]:
+    if workers.ray:
+        from egra_dist.graph.knn.nodes import run_on_nodes
+
+        return run_on_nodes(calls, [call[0].weight for call in calls])
+    heaviest_first = sorted(calls, key=lambda call: -call[0].weight)
+    return _run_in_threads(heaviest_first, workers.num_threads)
+
+
+def run_one(task: Task, folder: Path, path: Path, number: int) -> Done:
+    """Runs a task unless its array is there."""
+    started = time.thread_time()
     if not path.exists():
         array = task.run(folder)
         partial = path.with_suffix(".partial")
@@ -118,7 +156,7 @@ def _run_one(task: Task, folder: Path, path: Path, number: int) -> int:
         partial.replace(path)
         del array
         _return_freed_memory()
-    return number
+    return Done(number, time.thread_time() - started, os.getpid())
 
 
 def _return_freed_memory() -> None:
@@ -128,19 +166,19 @@ def _return_freed_memory() -> None:
         trim(0)
 
 
-def _run_in_threads(calls: list[Any], workers: Workers) -> Iterator[int]:
+def _run_in_threads(calls: Sequence[Call], num_threads: int) -> Iterator[Done]:
     with single_threaded():
-        if workers.num_threads == 1:
+        if num_threads == 1:
             for call in calls:
-                yield _run_one(*call)
+                yield run_one(*call)
             return
         queue = iter(calls)
-        with ThreadPoolExecutor(workers.num_threads) as pool:
-            window = _WINDOW_PER_WORKER * workers.num_threads
-            running: set[Future[int]] = {pool.submit(_run_one, *c) for c in islice(queue, window)}
+        with ThreadPoolExecutor(num_threads) as pool:
+            window = _WINDOW_PER_THREAD * num_threads
+            running: set[Future[Done]] = {pool.submit(run_one, *c) for c in islice(queue, window)}
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(_run_one, *c) for c in islice(queue, len(finished))}
+                running |= {pool.submit(run_one, *c) for c in islice(queue, len(finished))}
                 for future in finished:
                     yield future.result()
 
@@ -154,21 +192,3 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _run_on_ray(calls: list[Any], workers: Workers) -> Iterator[int]:
-    import ray
-
-    remote = ray.remote(num_cpus=1, max_retries=3)(_run_one_single_threaded)
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    queue = iter(calls)
-    running = [remote.remote(*call) for call in islice(queue, _WINDOW_PER_WORKER * num_cpus)]
-    while running:
-        finished, running = ray.wait(running)
-        running += [remote.remote(*call) for call in islice(queue, len(finished))]
-        yield from ray.get(finished)
-
-
-def _run_one_single_threaded(task: Task, folder: Path, path: Path, number: int) -> int:
-    with single_threaded():
-        return _run_one(task, folder, path, number)

@@ -170,8 +170,9 @@ class Stages:
         return self._build("pretrain", recipe, make)
 
     def _merged(self):
-        from egra_dist.graph.item import ItemNeighbors, write_merged
+        from egra_dist.graph.item import write_merged
         from egra_dist.graph.knn import KnnSettings
+        from egra_dist.graph.neighbors import ItemNeighbors, Search
 
         settings = self._config.item_graph
         if settings.source == "none":
@@ -179,7 +180,7 @@ class Stages:
         pretrained = self._pretrained().folder if settings.is_pretrained else None
         source = ItemNeighbors(self.catalog, settings, KnnSettings(k=settings.k), pretrained)
         folder = Path(tempfile.mkdtemp())
-        source.find(folder / "work").save(folder / "knn")
+        source.find(Search(folder / "work")).save(folder / "knn")
         write_merged(self._graphs.folder / "plain", folder / "knn", settings, folder)
         return folder / "behavior"
 

@@ -19,7 +19,7 @@ from egra_dist.errors import UserError
 from egra_dist.graph import buckets, edges, item
 from egra_dist.graph.behavior import write_behavior
 from egra_dist.graph.csr import Csr
-from egra_dist.graph.knn import KnnGraph
+from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
 
 
 def assert_same(found, expected):
@@ -141,10 +141,10 @@ def test_feature_graph_is_that_of_scipy(tmp_path, small_blocks):
     counts = item.write_graphs(catalog, ["text"], 4, tmp_path / "graphs")
 
     found = Csr.load(tmp_path / "graphs" / "features" / "text")
-    knn = item.build_knn(features, item.KnnSettings(k=3), present)
+    knn = build_knn(features, KnnSettings(k=3), present)
     adjacency = reference.item_adjacency(knn.neighbors, knn.scores, loops=present)
     assert_same(found, reference.normalized(adjacency))
-    assert counts == {"num_edges": {"training": 5, "text": adjacency.num_entries}}
+    assert counts["num_edges"] == {"training": 5, "text": adjacency.num_entries}
 
 
 NEIGHBORS = np.array([[1, 2], [0, -1], [1, 0], [-1, -1]], dtype=np.int32)

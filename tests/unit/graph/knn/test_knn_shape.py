@@ -30,6 +30,8 @@ def test_mutual_edges_remain_and_move_to_the_front():
     assert edges_of(mutual) == {0: [(1, 0.5)], 1: [(0, 0.5)], 2: []}
     assert mutual.neighbors[0].tolist() == [1, -1]
     assert mutual.statistics["num_edges"] == 2
+    assert mutual.statistics["share_short_rows"] == 2 / 3
+    assert mutual.statistics["in_degree"]["max"] == 1
 
 
 def test_a_hub_keeps_its_best_edges_and_ties_go_to_the_lower_row():
@@ -41,14 +43,16 @@ def test_a_hub_keeps_its_best_edges_and_ties_go_to_the_lower_row():
 def test_union_adds_weighted_scores_and_keeps_the_best():
     image = graph_of({0: [(1, 0.8), (2, 0.6)]}, 3, 2)
     text = graph_of({0: [(2, 0.9)], 1: [(0, 0.3)]}, 3, 2)
-    both = combine([image, text], "union", k=1, weights=[1.0, 2.0])
+    both = combine({"image": image, "text": text}, "union", k=1, weights=[1.0, 2.0])
     assert edges_of(both) == {0: [(2, 2.4)], 1: [(0, 0.6)], 2: []}
+    assert both.statistics["num_edges"] == 2
+    assert set(both.statistics["tables"]) == {"image", "text"}
 
 
 def test_intersection_judges_a_pair_by_the_tables_that_know_both_rows():
     image = graph_of({0: [(1, 0.8), (2, 0.6)], 1: [(0, 0.8)], 2: [(0, 0.6)]}, 4, 2)
     text = graph_of({0: [(2, 0.9), (3, 0.5)], 2: [(3, 0.4)], 3: [(0, 0.5)]}, 4, 2)
-    both = combine([image, text], "intersection", k=2, weights=[3.0, 1.0])
+    both = combine({"image": image, "text": text}, "intersection", k=2, weights=[3.0, 1.0])
     # Row 1 has no text and row 3 no image: their pairs need only the table that has both.
     assert edges_of(both)[0] == [(1, 0.8), (2, 0.675), (3, 0.5)][:2]
     assert edges_of(both)[1] == [(0, 0.8)]
@@ -58,6 +62,6 @@ def test_intersection_judges_a_pair_by_the_tables_that_know_both_rows():
 
 def test_tables_of_different_length_are_refused():
     with pytest.raises(UserError, match=r"\[3, 4\] rows"):
-        combine([graph_of({}, 3, 1), graph_of({}, 4, 1)], "union", 1)
+        combine({"image": graph_of({}, 3, 1), "text": graph_of({}, 4, 1)}, "union", 1)
     with pytest.raises(UserError, match="2 for 1 tables"):
-        combine([graph_of({}, 3, 1)], "union", 1, weights=[1, 2])
+        combine({"image": graph_of({}, 3, 1)}, "union", 1, weights=[1, 2])

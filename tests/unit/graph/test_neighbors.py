@@ -12,8 +12,8 @@ from egra_dist.artifact import Manifest
 from egra_dist.catalog.catalog import Catalog, Features
 from egra_dist.config import ItemGraphSettings
 from egra_dist.errors import UserError
-from egra_dist.graph.item import ItemNeighbors
 from egra_dist.graph.knn import KnnSettings
+from egra_dist.graph.neighbors import ItemNeighbors, Search
 
 NUM_ITEMS, K, DIM = 60, 4, 8
 WITHOUT_TEXT = 7
@@ -79,7 +79,7 @@ def nearest(scores, k=K):
 def find(shelf, folder, pretrained=None, **settings):
     graph_settings = ItemGraphSettings(**settings)
     source = ItemNeighbors(shelf, graph_settings, KnnSettings(k=K), pretrained)
-    graph = source.find(folder / "work")
+    graph = source.find(Search(folder / "work"))
     assert graph.neighbors.shape == (NUM_ITEMS, K)
     return [{int(item) for item in row if item >= 0} for row in graph.neighbors]
 
