@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from egra_dist.cli.run import Overrides, Workers
 from egra_dist.errors import UserError
 
 if TYPE_CHECKING:
+    from egra_dist.config import Config
     from egra_dist.plan.plan import Plan
     from egra_dist.plan.sizes import Sizes
 
@@ -41,6 +42,9 @@ def plan(
     ] = "16G",
     cluster: Annotated[Path | None, typer.Option(help="YAML file of where it runs.")] = None,
     overrides: Overrides = None,
+    sharding: Annotated[
+        bool, typer.Option("--sharding", help="Ask TorchRec's planner for its shards; seconds.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what a run will take and whether it fits, before anything runs.
@@ -64,10 +68,15 @@ def plan(
     made = make_plan(
         settings, sizes, workers or settings.cluster.num_workers, parse_bytes(memory_per_worker)
     )
+    shards = _shards(settings, made) if sharding else {}
     if as_json:
-        typer.echo(json.dumps(made.as_json(), indent=2))
+        typer.echo(json.dumps(made.as_json() | {"sharding": shards}, indent=2))
     else:
         _show(made)
+        for name, table in shards.items():
+            typer.echo(
+                f"{name} table: {table['sharding']}, {table['kernel']}, rows {table['rows']}"
+            )
     if not made.fits:
         raise typer.Exit(1)
 
@@ -90,6 +99,24 @@ def _sizes(
     if users is None or items is None or interactions is None:
         raise UserError("plan: give --catalog, or all of --users, --items and --interactions")
     return sizes_of_counts(users, items, interactions, parse_modalities(modalities))
+
+
+def _shards(settings: "Config", made: "Plan") -> dict[str, dict[str, Any]]:
+    """What TorchRec's planner makes of the tables of the main training."""
+    from dataclasses import asdict
+
+    from egra_dist.tracking.noise import setup_logging
+    from egra_dist.train.sharding import plan_sharding
+
+    setup_logging()
+    model = settings.train.model
+    found = plan_sharding(
+        {"user": made.num_users, "item": made.num_items},
+        {"user": model.user_dim, "item": model.dim},
+        made.num_workers,
+        "cuda" if settings.cluster.gpus_per_worker else "cpu",
+    )
+    return {name: asdict(table) for name, table in found.items()}
 
 
 def _show(made: "Plan") -> None:

@@ -63,6 +63,8 @@ class Plan:
     """What a configuration takes.
 
     Attributes:
+        num_users: Rows of the user table.
+        num_items: Rows of the item table.
         num_workers: Workers.
         memory_per_worker: Bytes that each has.
         disk: Bytes of the matrices on disk, and of the features in the catalogue.
@@ -70,6 +72,8 @@ class Plan:
         trainings: By stage.
     """
 
+    num_users: int
+    num_items: int
     num_workers: int
     memory_per_worker: int
     disk: Mapping[str, int]
@@ -114,7 +118,15 @@ def make_plan(config: Config, sizes: Sizes, num_workers: int, memory_per_worker:
         )
     num_cpus = num_workers * (config.cluster.cpus_per_worker or 1)
     searches = _searches(config, sizes, num_cpus)
-    return Plan(num_workers, memory_per_worker, disk_bytes(config, sizes), searches, trainings)
+    return Plan(
+        sizes.num_users,
+        sizes.num_items,
+        num_workers,
+        memory_per_worker,
+        disk_bytes(config, sizes),
+        searches,
+        trainings,
+    )
 
 
 def disk_bytes(config: Config, sizes: Sizes) -> dict[str, int]:

@@ -12,7 +12,8 @@ from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import ItemGraphSettings, OptimizerSettings, TrainingSettings, load_config
 from egra_dist.errors import UserError
 from egra_dist.graph.csr import Csr
-from egra_dist.graph.item import write_graphs
+from egra_dist.graph.item import write_graphs, write_merged
+from egra_dist.graph.knn import KnnSettings, build_knn
 from egra_dist.graph.partition import NodePartition, RowPartition, take_rows
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.plan import memory, sizes
@@ -51,6 +52,18 @@ def test_files_have_the_predicted_size(known):
         assert array_bytes(graphs / "features" / name) == near(predicted[f"features/{name}"])
     tables = sum(catalog.features(name).values.nbytes for name in catalog.modalities)
     assert predicted["feature tables"] == tables
+
+
+@pytest.mark.parametrize("direction", ["directed", "union", "mutual"])
+def test_merged_graph_has_about_the_predicted_size(known, tmp_path, direction):
+    catalog, counted, graphs = known
+    features = catalog.features("modality_0")
+    knn = build_knn(features.values, KnnSettings(k=K), features.present)
+    knn.save(tmp_path / "knn")
+    config = load_config(None, [f"item_graph.direction={direction}"])
+    write_merged(graphs / "plain", tmp_path / "knn", config.item_graph, tmp_path)
+    predicted = disk_bytes(config, counted)["train.behavior"]
+    assert array_bytes(tmp_path / "behavior") == near(predicted)
 
 
 @pytest.mark.parametrize("num_workers", [2, 4, 16])
@@ -143,6 +156,17 @@ def test_exit_status_says_whether_it_fits(known):
     made = json.loads(small.stdout)
     assert (made["fits"], made["num_workers"]) == (False, 1)
     assert made["trainings"]["train"]["steps_per_epoch"] == -(-(10**9) // 2048)
+
+
+def test_torchrec_shards_as_the_rows_of_a_worker_are_counted():
+    counts = ("--users", 1003, "--items", 500, "--interactions", 9000, "--workers", 4)
+    result = call(CONFIGS / "default.yaml", *counts, "--sharding", "--json")
+    made = json.loads(result.stdout)
+    worker = made["trainings"]["train"]["worker"]
+    for name in ("user", "item"):
+        assert made["sharding"][name]["sharding"] == "row_wise"
+        assert max(made["sharding"][name]["rows"]) == worker[f"{name}s"]
+    assert sum(made["sharding"]["user"]["rows"]) == 1003
 
 
 @pytest.mark.parametrize(
