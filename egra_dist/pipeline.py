@@ -19,7 +19,9 @@ from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog, Entities
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
+from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
@@ -29,6 +31,9 @@ from egra_dist.train.launch import launch
 from egra_dist.train.task import GraphPaths, Recording, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
+
+_INTERACTIONS_WORTH_RAY = 20_000_000
+"""Below it one process makes the behaviour graph in about the time that Ray takes to start."""
 
 
 def run_pipeline(
@@ -114,7 +119,9 @@ class Pipeline:
             {"modalities": modalities, "k": k},
             ("features",),
             self._workspace.recorded(
-                lambda folder: write_graphs(self._catalog, modalities, k, folder, connect)
+                lambda folder: write_graphs(
+                    self._catalog, modalities, k, folder, connect, self._map()
+                )
             ),
             resumable=True,
         )
@@ -165,8 +172,17 @@ class Pipeline:
             kind,
             settings.model_dump(mode="json", include={"direction", "weight", "beta"}),
             ("graphs", knn),
-            lambda folder, _: write_merged(graphs / "plain", neighbors, settings, folder),
+            lambda folder, _: write_merged(
+                graphs / "plain", neighbors, settings, folder, self._map()
+            ),
         )
+
+    def _map(self) -> Map:
+        """Who does the tasks of a graph: all CPUs of the session where there is enough to do."""
+        if self._catalog.num_interactions("train") < _INTERACTIONS_WORTH_RAY:
+            return map
+        self._workspace.connect()
+        return ray_map
 
     def _evaluate(self) -> None:
         """Reads the figures that the trainings left, or ranks their vectors again."""

@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from egra_dist.artifact import Artifact
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import MAIN, EvaluationSettings
+from egra_dist.graph.csr import Csr
 from egra_dist.tracking.summary import print_table
 from egra_dist.train.task import Task
 
@@ -43,7 +42,8 @@ def collect(
     """
     files = {stage: task.evaluation_file for stage, task in trained.items()}
     figures = {stage: json.loads(file.read_text()) for stage, file in files.items()}
-    models = {"popularity": popularity_figures(catalog, settings)}
+    training = Csr.load(artifacts["graphs"].folder / "training")
+    models = {"popularity": popularity_figures(catalog, training, settings)}
     for stage in sorted(trained, key=lambda stage: _PLACES.get(stage, 0)):
         splits = ("valid", "test")
         models[_name(stage, trained)] = {
@@ -67,21 +67,24 @@ def _name(stage: str, trained: Mapping[str, Task]) -> str:
     return names[stage] if is_alone else f"{names[stage]} ({stage})"
 
 
-def popularity_figures(catalog: Catalog, settings: EvaluationSettings) -> dict[str, Any]:
-    """The baseline that recommends to everybody the items with most training interactions."""
-    from egra_dist.evaluate.protocol import evaluate_vectors
-    from egra_dist.evaluate.split import Split
-    from egra_dist.graph.behavior import training_matrix
+def popularity_figures(
+    catalog: Catalog, training: Csr, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """The baseline that recommends to everybody the items with most training interactions.
 
-    training = training_matrix(catalog)
-    popularity = np.bincount(training.indices, minlength=catalog.num_items)
-    item_vectors = popularity.astype(np.float32)[:, None]
-    user_vectors = np.ones((catalog.num_users, 1), dtype=np.float32)
+    Args:
+        catalog: What is evaluated on.
+        training: ``R``, memory-mapped.
+        settings: How to evaluate.
+    """
+    from egra_dist.evaluate.popularity import evaluate_popularity
+    from egra_dist.evaluate.split import Split
+
     names: tuple[Literal["valid", "test"], ...] = ("valid", "test")
     figures: dict[str, Any] = {}
     for name in names:
         split = Split.from_catalog(catalog, name, training, settings.mask_valid, sliced=False)
-        figures[name] = evaluate_vectors(split, user_vectors, item_vectors, settings).metrics
+        figures[name] = evaluate_popularity(split, settings).metrics
     return figures
 
 

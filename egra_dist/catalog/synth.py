@@ -7,7 +7,7 @@ blocks, each with a random generator of its own, so that memory does not grow wi
 interactions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,10 +126,23 @@ def _write_interactions(
 
 def _write_features(writer: CatalogWriter, settings: SynthSettings, world: World) -> None:
     views = Views(world, settings.num_modalities, settings.dim)
-    for modality in range(settings.num_modalities):
-        present = np.empty(settings.num_items, dtype=bool)
-        blocks = _feature_blocks(settings, views, modality, present)
-        writer.add_features(f"modality_{modality}", blocks, present)
+    total = settings.num_modalities * settings.num_items
+    with StageProgress("synth features", total, unit="rows") as bar:
+        for modality in range(settings.num_modalities):
+            present = np.empty(settings.num_items, dtype=bool)
+            blocks = _feature_blocks(settings, views, modality, present)
+            counted = _counted(blocks, bar, modality * settings.num_items)
+            writer.add_features(f"modality_{modality}", counted, present)
+
+
+def _counted(
+    blocks: Iterable[NDArray[Any]], bar: StageProgress, done: int
+) -> Iterator[NDArray[Any]]:
+    """The same blocks; the progress line is told of each."""
+    for block in blocks:
+        yield block
+        done += len(block)
+        bar.update(done)
 
 
 def _feature_blocks(

@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("run", "submit", "sweep", "catalog", "featurize", "track", "doctor", "knn")
+_MODULES = ("run", "plan", "submit", "sweep", "catalog", "featurize", "track", "doctor", "knn")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -133,7 +133,7 @@ class MergedRows:
         values = np.ones(own.num_entries, np.float32) if own.values is None else own.values
         values = values * np.float32(self.beta)
         kept = values > 0
-        starts = starts_of(kept)[own.indptr]
+        starts = starts_of(kept.astype(np.int64))[own.indptr]
         # The rows of users come first and have no item-item edges.
         num_own_users = min(first, block.stop) - block.start
         indptr = np.concatenate([np.zeros(num_own_users, np.int64), starts])

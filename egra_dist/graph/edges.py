@@ -1,7 +1,7 @@
 """Edges as streams of blocks, so that no process ever holds them all."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -54,6 +54,7 @@ class InteractionEdges:
     @classmethod
     def of(cls, catalog: Catalog, split: Split = "train") -> "list[InteractionEdges]":
         """One stream for each part of a split."""
+        catalog = replace(catalog, path=catalog.path.resolve())  # for workers that start elsewhere
         return [cls(catalog, split, part) for part in catalog.interaction_parts(split)]
 
     def blocks(self) -> Iterator[EdgeBlock]:

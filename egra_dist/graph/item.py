@@ -125,7 +125,7 @@ def write_merged(
 @contextmanager
 def _working(folder: Path) -> Iterator[Path]:
     """A folder beside the results, empty at the start and gone at the end."""
-    work = folder / "work"
+    work = folder.resolve() / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     yield work

@@ -50,6 +50,7 @@ def test_an_import_against_the_rules_is_found(tmp_path, module, line, contract):
     [
         "egra_dist.config",
         "egra_dist.catalog.catalog",
+        "egra_dist.plan.plan",
         "egra_dist.cli",
         "egra_dist.cluster.session",
         "egra_dist.cluster.doctor",

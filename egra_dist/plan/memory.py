@@ -1,0 +1,214 @@
+"""Bytes that the largest worker of a training holds, and rows and bytes that reach it per step.
+
+Pure formulas of exact propagation (``egra_dist.train.setup`` puts the same parts together).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from egra_dist.config import BaselineSettings, ItemGraphSettings, TrainingSettings
+from egra_dist.plan.sizes import Sizes
+
+FLOAT = INDEX = 4
+POINTER = 8
+LIBRARIES = 600 * 2**20
+"""What a worker's process holds before it has any data: Python, torch, TorchRec, Ray."""
+RECIPROCITY = 0.5
+"""Share of the edges of a kNN graph whose reverse is one, too; hubs lower it, clusters raise it."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The largest worker, and what it has of everything.
+
+    Attributes:
+        users: Rows of the user table.
+        items: Rows of the item table.
+        halo: Rows of other workers that a product with the behaviour graph needs.
+        item_halo: Rows of other workers' items that a product with a feature graph needs.
+        user_halo: Rows of other workers' items that its users' interactions need.
+    """
+
+    users: int
+    items: int
+    halo: int
+    item_halo: int
+    user_halo: int
+
+    @property
+    def nodes(self) -> int:
+        """Users and items."""
+        return self.users + self.items
+
+
+def csr_bytes(num_rows: int, num_entries: int, has_values: bool = True) -> int:
+    """Bytes of the arrays of a matrix on disk, see :meth:`egra_dist.graph.csr.Csr.save`."""
+    return POINTER * (num_rows + 1) + num_entries * (INDEX + FLOAT * has_values)
+
+
+def num_item_edges(sizes: Sizes, graph: ItemGraphSettings | None) -> int:
+    """Item-item edges that are merged into the behaviour graph, about."""
+    if graph is None or graph.beta == 0:
+        return 0
+    factors = {"directed": 1.0, "union": 2 - RECIPROCITY, "mutual": RECIPROCITY}
+    return round(sizes.num_items * graph.k * factors[graph.direction])
+
+
+def expected_halo(degrees: np.ndarray, num_workers: int, more: float = 0.0) -> float:
+    """Expected number of other workers' nodes that a worker's rows point at.
+
+    Nodes stand in random order, so that each of a node's ``d`` neighbours is a given worker's with
+    chance ``1 / W``: of the nodes of the others it needs each with ``1 - (1 - 1/W)^d``.
+
+    Args:
+        degrees: ``[num_distinct, 2]`` degrees, and how many nodes have them.
+        num_workers: ``W``.
+        more: Further edges of every node.
+    """
+    if num_workers == 1:
+        return 0.0
+    missed = (1 - 1 / num_workers) ** (degrees[:, 0] + more)
+    return float((degrees[:, 1] * (1 - missed)).sum() * (1 - 1 / num_workers))
+
+
+def largest_worker(
+    sizes: Sizes, graph: ItemGraphSettings | None, k: int, num_workers: int
+) -> Worker:
+    """What the largest worker has.
+
+    Args:
+        sizes: The catalogue.
+        graph: The item graph that is merged; None where there is none.
+        k: Neighbours per item in a feature graph.
+        num_workers: Number of workers.
+    """
+    more = num_item_edges(sizes, graph) / sizes.num_items
+    of_users = expected_halo(sizes.user_degrees, num_workers)
+    of_items = expected_halo(sizes.item_degrees, num_workers, more)
+    neighbors = np.array([[k, sizes.num_items]])
+    return Worker(
+        -(-sizes.num_users // num_workers),
+        -(-sizes.num_items // num_workers),
+        round(of_users + of_items),
+        round(expected_halo(neighbors, num_workers)),
+        round(expected_halo(sizes.item_degrees, num_workers)),
+    )
+
+
+def memory(
+    sizes: Sizes,
+    training: TrainingSettings,
+    graph: ItemGraphSettings | None,
+    k: int,
+    num_workers: int,
+) -> dict[str, int]:
+    """Bytes of the largest worker, by what they are for; see :func:`largest_worker`."""
+    worker = largest_worker(sizes, graph, k, num_workers)
+    model = training.model
+    tables = FLOAT * (worker.users * model.user_dim + worker.items * model.dim)
+    adam = training.optimizer.tables == "adam"
+    widths = _widths(sizes, training)
+    return {
+        "tables": tables,
+        "gradients": tables,
+        "optimizer": 2 * tables if adam else FLOAT * worker.nodes,
+        "graph": _graph_bytes(sizes, training, graph, k, num_workers, worker),
+        "features": FLOAT * worker.items * sum(widths),
+        "halo": FLOAT * model.dim * worker.halo if model.name != "vbpr" else 0,
+        "activations": _activation_bytes(training, len(widths), num_workers, worker),
+        # Users, items, pairs and an epoch's order, of all interactions on every worker.
+        "batches": 4 * POINTER * sizes.num_interactions + POINTER * sizes.num_items,
+        "libraries": LIBRARIES,
+    }
+
+
+def bytes_per_step(
+    sizes: Sizes,
+    training: TrainingSettings,
+    graph: ItemGraphSettings | None,
+    k: int,
+    num_workers: int,
+) -> int:
+    """Bytes that reach the largest worker in a step, forwards and back."""
+    worker = largest_worker(sizes, graph, k, num_workers)
+    model, away = training.model, 1 - 1 / num_workers
+    num_modalities = len(_widths(sizes, training))
+    rows = 0.0
+    if model.name != "vbpr":
+        rows += model.num_layers * worker.halo
+    if model.name in ("mgcn", "gume", "egra"):
+        rows += num_modalities * (worker.item_halo + worker.user_halo)
+    elif model.name == "freedom":
+        rows += num_modalities * model.freedom.item_layers * worker.item_halo
+    batch = 3 * training.batch_size / num_workers * away * (1 + num_modalities)
+    aligned = 2 * training.batch_size * away if num_modalities else 0
+    return round(2 * FLOAT * model.dim * (rows + batch + aligned))
+
+
+def merged_graph_of(
+    training: TrainingSettings, own: ItemGraphSettings, is_main: bool
+) -> ItemGraphSettings | None:
+    """The item graph that a training propagates over; None where there is none."""
+    if isinstance(training, BaselineSettings):
+        return training.merged_graph
+    if is_main and training.model.uses_item_graph and own.source != "none":
+        return own
+    return None
+
+
+def _widths(sizes: Sizes, training: TrainingSettings) -> list[int]:
+    model = training.model
+    if not model.uses_modalities:
+        return []
+    chosen = sizes.modalities if model.modalities is None else model.modalities
+    return [sizes.modalities[name] for name in chosen if name in sizes.modalities]
+
+
+def _graph_bytes(
+    sizes: Sizes,
+    training: TrainingSettings,
+    graph: ItemGraphSettings | None,
+    k: int,
+    num_workers: int,
+    worker: Worker,
+) -> int:
+    """Own rows of every matrix and of its transpose, which the gradient needs."""
+    name, num_modalities = training.model.name, len(_widths(sizes, training))
+    if name == "vbpr":
+        return 0
+    edges = (2 * sizes.num_interactions + num_item_edges(sizes, graph)) / num_workers
+    total = _product_bytes(edges, worker.nodes, worker.halo)
+    if name == "freedom":
+        kept = 1 - training.model.freedom.edge_dropout
+        total += _product_bytes(edges * kept, worker.nodes, worker.halo)
+    if name in ("mgcn", "gume", "egra", "freedom"):
+        own_neighbors = worker.items * k
+        total += num_modalities * _product_bytes(own_neighbors, worker.items, worker.item_halo)
+    if name in ("mgcn", "gume", "egra") and num_modalities:
+        interactions = sizes.num_interactions / num_workers
+        total += _product_bytes(interactions, worker.users, worker.user_halo + worker.items)
+    return round(total)
+
+
+def _product_bytes(num_entries: float, num_rows: int, num_others: int) -> float:
+    """A matrix and its transpose, with 32-bit pointers."""
+    return 2 * num_entries * (INDEX + FLOAT) + INDEX * (2 * num_rows + num_others)
+
+
+def _activation_bytes(
+    training: TrainingSettings, num_modalities: int, num_workers: int, worker: Worker
+) -> int:
+    """What a step holds at its peak, of nodes and of the batch; an estimate.
+
+    Of nodes: embeddings, a layer, their sum and a gradient; of each modality four steps of the
+    items' way and their gradients, and all nodes' views twice. Of the batch: its rows, and the
+    products of all pairs of both alignments, forwards and back.
+    """
+    dim, batch = training.model.dim, training.batch_size
+    rows = 4.0 * worker.nodes + num_modalities * (6 * worker.items + 2 * worker.nodes)
+    rows += 3 * batch / num_workers * (8 + 4 * num_modalities)
+    pairs = 6 * batch * batch / num_workers if num_modalities else 0.0
+    if training.ranking.loss == "softmax":
+        pairs += 3 * batch / num_workers * (batch + training.ranking.num_negatives)
+    return round(FLOAT * (dim * rows + pairs))

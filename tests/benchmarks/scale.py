@@ -1,0 +1,149 @@
+"""What catalogues of millions of items take: made, and their graph built, out of core.
+
+    python -m tests.benchmarks.scale [--items 1000000] [--folder FOLDER] [--write]
+
+There are half as many users as items and ten interactions for each item, two modalities of width
+64, and 10 neighbours of each item drawn at random: finding them is measured by
+``tests.benchmarks.knn``. Every step is a process of its own, with one thread; its peak memory is
+the kernel's ``VmHWM``, pages of memory-mapped files included. Figures are kept by size in a JSON
+file of the folder; ``--write`` puts them into ``docs/scale.md``. What a step leaves is removed at
+the end.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+K = 10
+DOCUMENT = Path(__file__).parents[2] / "docs" / "scale.md"
+MARKERS = ("<!-- scale benchmark -->", "<!-- end of scale benchmark -->")
+
+
+def synth(folder, num_items):
+    """A synthetic catalogue."""
+    from egra_dist.catalog.synth import SynthSettings, synthesize
+
+    settings = SynthSettings(num_items, num_items // 2, 10 * num_items)
+    catalog = synthesize(settings, folder / "catalog")
+    return {"num_interactions": catalog.num_interactions("train")}
+
+
+def behavior(folder, num_items):
+    """``R`` and ``N(A)`` without item-item edges."""
+    from egra_dist.catalog.catalog import Catalog
+    from egra_dist.graph.behavior import write_behavior
+
+    catalog = Catalog.open(folder / "catalog")
+    return {"num_edges": 2 * write_behavior(catalog, folder / "graphs", folder / "graphs" / "work")}
+
+
+def neighbors(folder, num_items):
+    """Ten neighbours of each item, at random, in the place of those that a search would find."""
+    from numpy.lib.format import open_memmap
+
+    knn = folder / "knn"
+    knn.mkdir()
+    ids = open_memmap(knn / "neighbors.npy", "w+", np.int32, (num_items, K))
+    scores = open_memmap(knn / "scores.npy", "w+", np.float32, (num_items, K))
+    random = np.random.default_rng(0)
+    for first in range(0, num_items, 1 << 18):
+        rows = np.arange(first, min(first + (1 << 18), num_items))
+        # Distinct, and never the row itself: steps around the circle of items.
+        steps = np.cumsum(random.integers(1, num_items // K, (len(rows), K)), axis=1)
+        ids[rows] = (rows[:, None] + steps) % num_items
+        scores[rows] = 1
+    (knn / "statistics.json").write_text("{}")
+    return {}
+
+
+def merge(folder, num_items):
+    """``A_II``, the union of both directions, and ``N(A)`` with it."""
+    from egra_dist.config import ItemGraphSettings
+    from egra_dist.graph.item import write_merged
+
+    plain = folder / "graphs" / "plain"
+    return write_merged(plain, folder / "knn", ItemGraphSettings(), folder / "merged")
+
+
+STEPS = {"synth": synth, "behavior": behavior, "neighbors": neighbors, "merge": merge}
+SHOWN = {"synth": "`synth`", "behavior": "behaviour graph", "merge": "item edges merged"}
+
+
+def measure(step, folder, num_items):
+    """Runs one step in this process and prints one line of JSON."""
+    started = time.perf_counter()
+    facts = STEPS[step](folder, num_items)
+    user, system, *_ = os.times()
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    row = {"wall": time.perf_counter() - started, "cpu": user + system, "peak_gb": peak}
+    print(json.dumps({**row, **facts}))
+
+
+def run_step(step, folder, num_items):
+    command = [sys.executable, "-m", "tests.benchmarks.scale", "--measure", step]
+    command += ["--folder", str(folder), "--items", str(num_items)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    row = json.loads(done.stdout.splitlines()[-1])
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"items": num_items, "step": step, **row, "disk_gb": written / 2**30}
+
+
+def table_of(rows):
+    lines = [
+        "| items | users | interactions | step | wall s | CPU s | peak GB | folder GB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["step"] in SHOWN:
+            size = row["items"]
+            lines.append(
+                f"| {size:,} | {size // 2:,} | {10 * size:,} | {SHOWN[row['step']]} "
+                f"| {row['wall']:.0f} | {row['cpu']:.0f} | {row['peak_gb']:.2f} "
+                f"| {row['disk_gb']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def write_document(table):
+    begin, end = MARKERS
+    head, rest = DOCUMENT.read_text().split(begin)
+    DOCUMENT.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "scale-bench")
+    parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    parser.add_argument("--measure", choices=STEPS)
+    options = parser.parse_args()
+    if options.measure:
+        return measure(options.measure, options.folder, options.items)
+    work = options.folder / str(options.items)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    kept = options.folder / "rows.json"
+    rows = json.loads(kept.read_text()) if kept.exists() else []
+    rows = [row for row in rows if row["items"] != options.items]
+    for step in STEPS:
+        rows.append(run_step(step, work, options.items))
+        print(json.dumps(rows[-1]), flush=True)
+    rows.sort(key=lambda row: row["items"])
+    kept.write_text(json.dumps(rows, indent=2))
+    shutil.rmtree(work)
+    if options.write:
+        write_document(table_of(rows))
+    return None
+
+
+if __name__ == "__main__":
+    main()

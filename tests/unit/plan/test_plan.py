@@ -1,0 +1,191 @@
+"""What a plan predicts, against what the real objects take."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from egra_dist.catalog.synth import SynthSettings, synthesize
+from egra_dist.config import ItemGraphSettings, OptimizerSettings, TrainingSettings, load_config
+from egra_dist.errors import UserError
+from egra_dist.graph.csr import Csr
+from egra_dist.graph.item import write_graphs, write_merged
+from egra_dist.graph.knn import KnnSettings, build_knn
+from egra_dist.graph.partition import NodePartition, RowPartition, take_rows
+from egra_dist.model.propagation import PartitionedMatrix
+from egra_dist.plan import memory, sizes
+from egra_dist.plan.plan import disk_bytes, make_plan
+from egra_dist.train.optimizers import Optimizers
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+K = 10
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A catalogue, its sizes, and the folder of its graphs."""
+    folder = tmp_path_factory.mktemp("plan")
+    catalog = synthesize(SynthSettings(2000, 3000, 40_000, dim=12), folder / "catalog")
+    write_graphs(catalog, catalog.modalities, K, folder / "graphs")
+    return catalog, sizes.sizes_of_catalog(catalog), folder / "graphs"
+
+
+def array_bytes(folder):
+    return sum(np.load(path, mmap_mode="r").nbytes for path in folder.glob("*.npy")) - 8
+
+
+def near(value):
+    return pytest.approx(value, rel=0.25)
+
+
+def test_files_have_the_predicted_size(known):
+    catalog, counted, graphs = known
+    predicted = disk_bytes(load_config(None), counted)
+    for name in ("training", "plain"):
+        assert array_bytes(graphs / name) == predicted[name]
+    for name in catalog.modalities:
+        assert array_bytes(graphs / "features" / name) == near(predicted[f"features/{name}"])
+    tables = sum(catalog.features(name).values.nbytes for name in catalog.modalities)
+    assert predicted["feature tables"] == tables
+
+
+@pytest.mark.parametrize("direction", ["directed", "union", "mutual"])
+def test_merged_graph_has_about_the_predicted_size(known, tmp_path, direction):
+    catalog, counted, graphs = known
+    features = catalog.features("modality_0")
+    knn = build_knn(features.values, KnnSettings(k=K), features.present)
+    knn.save(tmp_path / "knn")
+    config = load_config(None, [f"item_graph.direction={direction}"])
+    write_merged(graphs / "plain", tmp_path / "knn", config.item_graph, tmp_path)
+    predicted = disk_bytes(config, counted)["train.behavior"]
+    assert array_bytes(tmp_path / "behavior") == near(predicted)
+
+
+@pytest.mark.parametrize("num_workers", [2, 4, 16])
+def test_halo_and_graph_are_those_of_a_worker(known, num_workers):
+    catalog, counted, graphs = known
+    nodes = NodePartition(
+        RowPartition.even(catalog.num_users, num_workers),
+        RowPartition.even(catalog.num_items, num_workers),
+    )
+    rows = take_rows(Csr.load(graphs / "plain"), nodes.own_nodes(0))
+    positions = nodes.position_of_nodes(rows.indices).astype(np.int32)
+    own = Csr(rows.indptr, positions, rows.values, rows.num_columns)
+    product = PartitionedMatrix(own, nodes.positions, CPU)
+    worker = memory.largest_worker(counted, None, K, num_workers)
+    assert (worker.users, worker.items) == (nodes.users.size(0), nodes.items.size(0))
+    assert product.num_halo_rows == near(worker.halo)
+
+    light = TrainingSettings.model_validate({"model": {"name": "lightgcn"}})
+    taken = sum(
+        tensor.nbytes
+        for direction in (product._product._forward, product._product._backward)
+        for tensor in direction
+    )
+    assert taken == near(memory.memory(counted, light, None, K, num_workers)["graph"])
+
+
+def test_counts_alone_predict_no_smaller_halo(known):
+    _, counted, _ = known
+    alone = sizes.sizes_of_counts(
+        counted.num_users, counted.num_items, counted.num_interactions, counted.modalities
+    )
+    few = memory.largest_worker(counted, None, K, 4).halo
+    assert few < memory.largest_worker(alone, None, K, 4).halo < counted.num_nodes
+
+
+@pytest.mark.parametrize("tables", ["adam", "rowwise_adagrad"])
+def test_tables_and_optimizer_have_the_predicted_size(known, tables):
+    _, counted, _ = known
+    settings = TrainingSettings(optimizer=OptimizerSettings(tables=tables))
+    predicted = memory.memory(counted, settings, None, K, 1)
+    rows = {"user": counted.num_users, "item": counted.num_items}
+    parameters = {name: torch.nn.Parameter(torch.zeros(n, 64)) for name, n in rows.items()}
+    optimizers = Optimizers(parameters, [], settings.optimizer)
+    optimizers.materialize()
+    states = [value for name in rows for value in optimizers.table_state(name).values()]
+    assert sum(one.nbytes for one in parameters.values()) == predicted["tables"]
+    assert sum(one.nbytes for one in states if one.dim()) == predicted["optimizer"]
+
+
+def test_parts_shrink_with_the_workers_and_one_worker_receives_nothing(known):
+    _, counted, _ = known
+    training, graph = TrainingSettings(), ItemGraphSettings()
+    alone, shared = (memory.memory(counted, training, graph, K, w) for w in (1, 4))
+    for part in ("tables", "gradients", "optimizer", "graph", "features", "activations"):
+        assert shared[part] < alone[part]
+    assert alone["halo"] == 0 < shared["halo"]
+    assert memory.bytes_per_step(counted, training, graph, K, 1) == 0
+    assert memory.bytes_per_step(counted, training, graph, K, 4) > 0
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_planned(path, known):
+    config = load_config(path)
+    made = make_plan(config, known[1], 2, 16 * 2**30)
+    assert list(made.trainings) == list(config.trainings)
+    assert made.fits
+    assert not make_plan(config, known[1], 2, 2**20).fits
+    assert {"features/modality_0", "train.knn/vectors"} <= set(made.searches)
+    json.dumps(made.as_json())
+
+
+def call(*arguments):
+    import typer
+
+    from egra_dist.cli import plan
+
+    app = typer.Typer()
+    plan.register(app)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_exit_status_says_whether_it_fits(known):
+    catalog = known[0]
+    fits = call(CONFIGS / "default.yaml", "--catalog", catalog.path, "--workers", 3)
+    assert fits.exit_code == 0, fits.output
+    assert "steps per epoch" in fits.output
+    counts = ("--users", 10**7, "--items", 10**7, "--interactions", 10**9)
+    small = call(CONFIGS / "default.yaml", *counts, "--modality", "text:768", "--json")
+    assert small.exit_code == 1
+    made = json.loads(small.stdout)
+    assert (made["fits"], made["num_workers"]) == (False, 1)
+    assert made["trainings"]["train"]["steps_per_epoch"] == -(-(10**9) // 2048)
+
+
+def test_torchrec_shards_as_the_rows_of_a_worker_are_counted():
+    counts = ("--users", 1003, "--items", 500, "--interactions", 9000, "--workers", 4)
+    result = call(CONFIGS / "default.yaml", *counts, "--sharding", "--json")
+    made = json.loads(result.stdout)
+    worker = made["trainings"]["train"]["worker"]
+    for name in ("user", "item"):
+        assert made["sharding"][name]["sharding"] == "row_wise"
+        assert max(made["sharding"][name]["rows"]) == worker[f"{name}s"]
+    assert sum(made["sharding"]["user"]["rows"]) == 1003
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--users", 3), "give --catalog, or all of --users, --items and --interactions"),
+        (("--modality", "text"), "--modality text: must be NAME:WIDTH"),
+        (("--memory-per-worker", "lots"), "--memory-per-worker lots: must be a size"),
+        (("--catalog", "here"), "--catalog: has counts of its own"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(arguments, words):
+    counts = () if arguments[0] == "--users" else ("--users", 9, "--items", 9)
+    counts += ("--interactions", 9) if counts else ()
+    result = call(CONFIGS / "default.yaml", *counts, *arguments)
+    assert isinstance(result.exception, UserError)
+    assert words in str(result.exception)
+
+
+@pytest.mark.parametrize(("text", "size"), [("16G", 2**34), ("1.5GiB", 3 * 2**29), ("64M", 2**26)])
+def test_sizes_in_words(text, size):
+    assert sizes.parse_bytes(text) == size
