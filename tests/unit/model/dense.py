@@ -109,7 +109,8 @@ class World:
 
 def training_step(model: Recommender, tables: Sequence[Tensor], step: int = 3) -> Losses:
     """The losses of the world's batch, their gradients taken."""
-    losses = model.losses(model.propagate(*tables), [World(model._settings).triplets()], step)
+    shares = [World(model._settings).triplets()]
+    losses = model.losses(model.rows_of(model.propagate(*tables), shares), shares, step)
     losses.total.backward()
     return losses
 
