@@ -21,5 +21,5 @@ class PropagationSettings(Settings):
     """The same for item-item edges."""
     modality_items: PositiveInt = 10
     """Most items that a user gathers modalities from."""
-    feature_neighbors: PositiveInt = 5
+    feature_neighbors: PositiveInt = 10
     """Most neighbours in a feature graph that an item gathers a modality from."""

@@ -67,6 +67,7 @@ def test_no_row_has_more_neighbors_of_a_kind_than_the_fan_out(fan_out, seed, key
         of_users = dense[row, :num_users].astype(bool).sum()
         limit = fan_out.user_item if row < num_users else fan_out.item_item
         found = columns[start:stop]
+        assert len(np.unique(found)) == len(found)
         assert (found >= num_users).sum() == min(of_items, limit)
         assert (found < num_users).sum() == min(of_users, fan_out.user_item)
 

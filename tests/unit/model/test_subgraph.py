@@ -129,4 +129,4 @@ def test_mean_over_draws_converges_to_the_exact_rows(drawn, branch):
         errors.append((means - exact).square().mean().sqrt().item())
     slopes = np.diff(np.log(errors)) / np.log(8)
     np.testing.assert_allclose(slopes, -0.5, atol=0.12)
-    assert errors[-1] < 0.1 * exact.square().mean().sqrt()
+    assert errors[-1] < 0.15 * exact.square().mean().sqrt()
