@@ -40,5 +40,8 @@ class ClusterSettings(Settings):
     gpus_per_worker: NonNegativeFloat = 0
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of a worker group after failures; -1: without end."""
+    checkpoint_steps: PositiveInt | None = None
+    """Steps between two checkpoints within an epoch, from which a restarted training goes on; only
+    after evaluations when not given."""
     environment: dict[str, str] = {}
     """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``."""

@@ -33,6 +33,7 @@ class Parts:
     checkpoints: Checkpoints
     validate: Callable[[Vectors], dict[str, float]]
     report: Reporter
+    checkpoint_steps: int | None = None
 
 
 def train(parts: Parts) -> TrainingState:
@@ -47,7 +48,7 @@ def train(parts: Parts) -> TrainingState:
         parts.optimizers.set_epoch(state.epoch)
         parts.model.start_epoch(state.epoch)
         parts.report.start_epoch(state)
-        for batch in parts.propagation.epoch(state.epoch):
+        for batch in parts.propagation.epoch(state.epoch, state.step_of_epoch):
             rows = parts.propagation.rows(batch)
             losses = parts.model.losses(rows, batch.shares, state.step)
             losses.total.backward()
@@ -55,9 +56,13 @@ def train(parts: Parts) -> TrainingState:
             parts.optimizers.step()
             parts.report.step(state, losses)
             state.step += 1
+            state.step_of_epoch += 1
             if state.step == settings.max_steps:
                 break
+            if parts.checkpoint_steps and state.step % parts.checkpoint_steps == 0:
+                parts.checkpoints.save(state, is_best=False)
         state.epoch += 1
+        state.step_of_epoch = 0
         parts.report.end_epoch(state)
         is_last = state.epoch == settings.max_epochs or state.step == settings.max_steps
         if is_last or state.epoch % settings.evaluate_every == 0:

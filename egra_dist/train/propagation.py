@@ -66,8 +66,8 @@ class Propagation(ABC, Generic[B]):
     """How a training propagates."""
 
     @abstractmethod
-    def epoch(self, epoch: int) -> Iterator[B]:
-        """The batches of an epoch."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[B]:
+        """The batches of an epoch, from one of them on."""
 
     @abstractmethod
     def rows(self, batch: B) -> Propagated:
@@ -94,9 +94,9 @@ class WholeGraphPropagation(Propagation[Batch]):
         self._tables = tables
         self._batches = batches
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See :meth:`Propagation.epoch`."""
-        return map(Batch, self._batches.epoch(epoch))
+        return map(Batch, self._batches.epoch(epoch, first_step))
 
     def rows(self, batch: Batch) -> Propagated:
         """See :meth:`Propagation.rows`."""
@@ -142,9 +142,9 @@ class SampledPropagation(Propagation[SampledBatch]):
         self._surround = surround
         self._infer = infer
 
-    def epoch(self, epoch: int) -> Iterator[SampledBatch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[SampledBatch]:
         """See :meth:`Propagation.epoch`."""
-        batches = enumerate(self._batches.epoch(epoch))
+        batches = enumerate(self._batches.epoch(epoch, first_step), first_step)
         sampled = (self._surround(shares, epoch, step) for step, shares in batches)
         return prefetch(sampled, _NUM_AHEAD)
 

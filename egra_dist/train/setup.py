@@ -81,4 +81,5 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
         ),
+        checkpoint_steps=task.checkpoint_steps,
     )

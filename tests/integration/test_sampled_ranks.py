@@ -3,17 +3,20 @@
 Ranks take seconds to start: each group of them does everything that is asked of it.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from ranks import run_on_ranks
 from test_models_ranks import ALIGNED, joined, task_of
-from test_training_ranks import CPU, series, train_on_rank, train_until_epoch, with_folder
+from test_training_ranks import CPU, ListRecorder, series, train_on_rank, with_folder
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
-from egra_dist.train.loop import _sum_gradients
+from egra_dist.train.loop import _sum_gradients, train
 from egra_dist.train.setup import assemble
 
+STOPPED_AFTER = 9
 SAMPLED = "train.propagation.mode=sampled"
 FEW = [
     "train.propagation.user_item=[3,2]",
@@ -73,8 +76,28 @@ def figures(parts, batch):
     }
 
 
-def work_on_rank(pair, tasks, interrupted=None, part=None):
-    first = train_until_epoch(interrupted, part) if interrupted else None
+class StoppedError(Exception):
+    pass
+
+
+class StoppingRecorder(ListRecorder):
+    """Stops the training, on every rank, when a step is done."""
+
+    def log(self, step, metrics):
+        if step == STOPPED_AFTER and "train/loss_total" in metrics:
+            raise StoppedError
+        super().log(step, metrics)
+
+
+def train_until_stopped(task):
+    recorder = StoppingRecorder()
+    with pytest.raises(StoppedError):
+        train(assemble(task, CPU, recorder))
+    return recorder.points
+
+
+def work_on_rank(pair, tasks, interrupted=None):
+    first = train_until_stopped(interrupted) if interrupted else None
     return one_step(*pair), [train_on_rank(task) for task in tasks], first
 
 
@@ -83,14 +106,13 @@ def runs(shelves, tmp_path_factory):
     """Trainings on two ranks, and on one; the last on one was begun on two."""
     folder = tmp_path_factory.mktemp("ranks")
     tasks = sampled_tasks(shelves, folder, "train.max_epochs=4", "train.evaluate_every=1")
-    part = tasks[0].settings.model_copy(update={"max_epochs": 2})
     pair = [task_of("egra", shelves, folder, *options) for options in ([], [SAMPLED, *ALL])]
-    shared = with_folder(tasks[0], folder / "interrupted")
+    shared = replace(tasks[0], folder=folder / "interrupted", checkpoint_steps=4)
 
     def places(num_ranks, tasks):
         return [with_folder(task, folder / f"{n}-on-{num_ranks}") for n, task in enumerate(tasks)]
 
-    two = run_on_ranks(work_on_rank, 2, places("two", pair), places(2, tasks), shared, part)
+    two = run_on_ranks(work_on_rank, 2, places("two", pair), places(2, tasks), shared)
     one = run_on_ranks(work_on_rank, 1, places("one", pair), [*places(1, tasks), shared])
     return one, two
 
@@ -111,7 +133,8 @@ def test_interrupted_sampled_training_goes_on_with_other_workers(runs):
     one, two = runs
     _, trained, _ = one[0]
     (points, wanted), (rest, vectors) = trained[0], trained[3]
-    first = two[0][2]
+    # Checkpoints came after 4 steps, after the first epoch of 6, and after 8.
+    first = [(step, point) for step, point in two[0][2] if step < 8]
     losses = np.concatenate([series(part, "train/loss_total") for part in (first, rest)])
     np.testing.assert_allclose(losses, series(points, "train/loss_total"), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(vectors, wanted, atol=1e-4 * np.abs(wanted).max())
