@@ -13,6 +13,9 @@ class EvaluationSettings(Settings):
     cutoffs: Annotated[list[PositiveInt], Field(min_length=1)] = [5, 10, 20, 50]
     mask_valid: bool = False
     """Whether validation positives are masked when testing."""
+    num_users: PositiveInt | None = None
+    """Users that are evaluated, of those with held-out items: a sample, the same in every run; all
+    when not given."""
     user_batch_size: PositiveInt = 1024
     item_tile_size: PositiveInt = 16384
 

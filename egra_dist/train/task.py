@@ -67,7 +67,8 @@ class Task:
     @property
     def evaluation_file(self) -> Path:
         """Where the figures go; named by how they are computed."""
-        settings = self.evaluation.model_dump(include={"cutoffs", "mask_valid"})
+        fields = {"cutoffs", "mask_valid", "num_users"}
+        settings = self.evaluation.model_dump(include=fields, exclude_none=True)
         return self.folder / f"evaluation-{digest_of('evaluation', settings, {})}.json"
 
 

@@ -37,7 +37,9 @@ class Validator:
         settings: TrainingSettings,
         evaluation: EvaluationSettings,
     ) -> None:
-        self._split = Split.from_catalog(catalog, "valid", training, sliced=False)
+        self._split = Split.from_catalog(
+            catalog, "valid", training, sliced=False, num_users=evaluation.num_users
+        )
         self._nodes = nodes
         self._settings = settings
         self._evaluation = evaluation
@@ -48,6 +50,9 @@ class Validator:
             self._split, vectors.users, vectors.items, self._nodes, self._evaluation
         )
         metrics = {f"valid/{name}": value for name, value in evaluation.metrics.items()}
+        if self._evaluation.num_users is not None:
+            margins = evaluation.margins.items()
+            metrics |= {f"valid/{name}_margin": value for name, value in margins}
         return metrics | self._alignment_statistics(vectors)
 
     def _alignment_statistics(self, vectors: Vectors) -> dict[str, float]:

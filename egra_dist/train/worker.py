@@ -80,8 +80,11 @@ def _evaluate(
     names: tuple[Literal["valid", "test"], ...] = ("valid", "test")
     figures: dict[str, Any] = {}
     for name in names:
-        split = Split.from_catalog(catalog, name, training, task.evaluation.mask_valid)
-        result = evaluate_rows(split, users, items, nodes, task.evaluation)
+        settings = task.evaluation
+        split = Split.from_catalog(
+            catalog, name, training, settings.mask_valid, num_users=settings.num_users
+        )
+        result = evaluate_rows(split, users, items, nodes, settings)
         figures[name] = dataclasses.asdict(result)
     return figures
 
