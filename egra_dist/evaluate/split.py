@@ -12,6 +12,7 @@ from egra_dist.evaluate.entries import gather_rows
 from egra_dist.evaluate.slices import Slice, standard_slices
 from egra_dist.graph.behavior import training_matrix
 from egra_dist.graph.csr import Csr
+from egra_dist.graph.products import column_counts
 
 _SAMPLE_SEED = 0
 """Fixed: figures of models and runs compare if they are those of the same users."""
@@ -94,7 +95,7 @@ class Split:
         also_seen = training_matrix(catalog, "valid") if mask_valid and name == "test" else None
         slices: list[Slice] = []
         if sliced:
-            item_counts = np.bincount(training.indices, minlength=catalog.num_items)
+            item_counts = column_counts(training)
             present = {m: catalog.features(m).present for m in catalog.modalities}
             slices = standard_slices(item_counts, np.diff(training.indptr), present)
         return cls(held_out, training, also_seen, slices)

@@ -1,4 +1,4 @@
-"""Products of memory-mapped matrices, row block by row block."""
+"""Products and counts of memory-mapped matrices, piece by piece."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,16 @@ from egra_dist.graph.sampler import distinct
 
 _MAX_ROWS = 1 << 14
 _MAX_ENTRIES = 1 << 19
+_COUNTED_ENTRIES = 1 << 24
+
+
+def column_counts(matrix: Csr) -> NDArray[np.int64]:
+    """Entries of every column, ``[num_columns]``."""
+    counts = np.zeros(matrix.num_columns, dtype=np.int64)
+    for start in range(0, matrix.num_entries, _COUNTED_ENTRIES):
+        part = matrix.indices[start : start + _COUNTED_ENTRIES]
+        counts += np.bincount(part, minlength=matrix.num_columns)
+    return counts
 
 
 def row_blocks(

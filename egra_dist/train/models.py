@@ -12,6 +12,7 @@ from egra_dist.catalog.catalog import Catalog, Features
 from egra_dist.graph.behavior import merge, sample_edges
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, take_rows
+from egra_dist.graph.products import column_counts
 from egra_dist.model.bm3 import Bm3
 from egra_dist.model.egra import Egra
 from egra_dist.model.freedom import Freedom
@@ -156,5 +157,5 @@ def _item_counts(training: Csr, nodes: NodePartition) -> np.ndarray:
     """Training interactions of every item at its position among the nodes; 0 for users."""
     items = nodes.position_of_items(np.arange(training.num_columns))
     counts = np.zeros(training.num_rows + training.num_columns, dtype=np.float32)
-    counts[items] = np.bincount(training.indices, minlength=training.num_columns)
+    counts[items] = column_counts(training)
     return counts

@@ -6,18 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.graph.csr import Csr
+from egra_dist.graph.products import column_counts
 
 _MAX_ROUNDS = 100
-_CHUNK = 1 << 24
-
-
-def item_counts(training: Csr) -> NDArray[np.int64]:
-    """Training interactions of every item, ``[num_items]``; counted piece by piece."""
-    counts = np.zeros(training.num_columns, dtype=np.int64)
-    for start in range(0, training.num_entries, _CHUNK):
-        part = training.indices[start : start + _CHUNK]
-        counts += np.bincount(part, minlength=training.num_columns)
-    return counts
 
 
 class NegativeSampler:
@@ -33,7 +24,7 @@ class NegativeSampler:
         self, training: Csr, pool: Literal["seen", "all"] = "seen", power: float = 0
     ) -> None:
         self._training = training
-        counts = item_counts(training)
+        counts = column_counts(training)
         self._pool = np.arange(len(counts)) if pool == "all" else np.flatnonzero(counts)
         self._cumulative = np.cumsum(counts[self._pool] ** power) if power > 0 else None
 

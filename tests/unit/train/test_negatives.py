@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egra_dist.graph.csr import Csr
-from egra_dist.train.negatives import NegativeSampler, has_entry, item_counts
+from egra_dist.graph.products import column_counts
+from egra_dist.train.negatives import NegativeSampler, has_entry
 
 
 def random_training(num_users, num_items, density, seed):
@@ -25,7 +26,7 @@ def test_entries_are_found_and_no_others(num_users, num_items, density, seed):
     matrix, dense = random_training(num_users, num_items, density, seed)
     rows, columns = (part.ravel() for part in np.indices(dense.shape))
     assert np.array_equal(has_entry(matrix, rows, columns), dense.ravel())
-    assert np.array_equal(item_counts(matrix), dense.sum(0))
+    assert np.array_equal(column_counts(matrix), dense.sum(0))
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])
