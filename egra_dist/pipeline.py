@@ -261,6 +261,7 @@ class Pipeline:
             seed=self._config.seed,
             recording=recording,
             log_every_steps=self._config.tracking.log_every_steps,
+            checkpoint_steps=self._config.cluster.checkpoint_steps,
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
         )

@@ -38,7 +38,7 @@ def collect(
 
     Returns:
         ``valid`` and ``test`` of EGRA, its ``slices``, the same of all ``models``, and the seconds
-        of the ``stages``.
+        of the ``stages``; of a sample of users also the ``margins`` of EGRA's figures.
     """
     files = {stage: task.evaluation_file for stage, task in trained.items()}
     figures = {stage: json.loads(file.read_text()) for stage, file in files.items()}
@@ -49,7 +49,9 @@ def collect(
         models[_name(stage, trained)] = {
             split: figures[stage][split]["metrics"] for split in splits
         }
+    margins = {split: figures[MAIN][split].get("margins", {}) for split in ("valid", "test")}
     return {
+        **({"margins": margins} if settings.num_users is not None else {}),
         "valid": figures[MAIN]["valid"]["metrics"],
         "test": figures[MAIN]["test"]["metrics"],
         "slices": {split: figures[MAIN][split]["slices"] for split in ("valid", "test")},
@@ -83,7 +85,14 @@ def popularity_figures(
     names: tuple[Literal["valid", "test"], ...] = ("valid", "test")
     figures: dict[str, Any] = {}
     for name in names:
-        split = Split.from_catalog(catalog, name, training, settings.mask_valid, sliced=False)
+        split = Split.from_catalog(
+            catalog,
+            name,
+            training,
+            settings.mask_valid,
+            sliced=False,
+            num_users=settings.num_users,
+        )
         figures[name] = evaluate_popularity(split, settings).metrics
     return figures
 

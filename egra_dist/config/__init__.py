@@ -8,6 +8,7 @@ right key. Every default stands here, once.
 from egra_dist.config.base import Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
 from egra_dist.config.loading import load_config, parse_config, read_settings
+from egra_dist.config.propagation import PropagationSettings
 from egra_dist.config.root import MAIN, METRICS, STAGES, BaselineSettings, Config
 from egra_dist.config.running import (
     ClusterSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "ModelSettings",
     "OptimizerSettings",
     "PretrainSettings",
+    "PropagationSettings",
     "RankingSettings",
     "Settings",
     "TrackingSettings",

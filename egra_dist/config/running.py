@@ -14,6 +14,9 @@ class EvaluationSettings(Settings):
     cutoffs: Annotated[list[PositiveInt], Field(min_length=1)] = [5, 10, 20, 50]
     mask_valid: bool = False
     """Whether validation positives are masked when testing."""
+    num_users: PositiveInt | None = None
+    """Users that are evaluated, of those with held-out items: a sample, the same in every run; all
+    when not given."""
     user_batch_size: PositiveInt = 1024
     item_tile_size: PositiveInt = 16384
 
@@ -71,6 +74,9 @@ class ClusterSettings(Settings):
     gpus_per_worker: NonNegativeFloat = 0
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of a worker group after failures; -1: without end."""
+    checkpoint_steps: PositiveInt | None = None
+    """Steps between two checkpoints within an epoch, from which a restarted training goes on; only
+    after evaluations when not given."""
     environment: dict[str, str] = {}
     """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``."""
     kubernetes: KubernetesSettings = KubernetesSettings()

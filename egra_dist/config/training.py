@@ -13,6 +13,7 @@ from egra_dist.config.base import (
     Settings,
     Share,
 )
+from egra_dist.config.propagation import PropagationSettings
 
 ModelName = Literal["lightgcn", "vbpr", "bm3", "freedom", "mgcn", "gume", "egra"]
 
@@ -67,6 +68,9 @@ class RankingSettings(Settings):
     """Where uniform negatives come from: items with a training interaction, as the papers have it,
     or all. With ``seen`` nothing tells a model that items without interactions are not wanted:
     with a softmax over cosines and modalities, they can fill its rankings."""
+    negative_power: Annotated[float, Field(ge=0, le=1)] = 0
+    """Negatives are drawn in proportion to an item's training interactions to this power: 0
+    uniformly, 1 by popularity. Above 0, items without interactions are never drawn."""
     log_q: bool = True
     """Whether the softmax is corrected for how often each item is sampled."""
 
@@ -132,6 +136,11 @@ class ModelSettings(Settings):
         return self.name in ("vbpr", "freedom", "bm3")
 
     @property
+    def can_be_sampled(self) -> bool:
+        """Whether it can be trained on sampled neighbourhoods."""
+        return self.name in ("lightgcn", "mgcn", "gume", "egra")
+
+    @property
     def uses_item_graph(self) -> bool:
         """Whether item-item edges are merged into the behaviour graph."""
         return self.name in ("egra", "gume")
@@ -158,6 +167,7 @@ class TrainingSettings(Settings):
     ranking: RankingSettings = RankingSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    propagation: PropagationSettings = PropagationSettings()
     batch_size: PositiveInt = 2048
     """Triplets per step over all workers together (the global batch)."""
     regularization: NonNegativeFloat = 1e-4
@@ -173,6 +183,15 @@ class TrainingSettings(Settings):
     """Epochs between evaluations on the validation split."""
     metric: str = "recall_at_20"
     """The validation metric that selects the best state."""
+
+    @model_validator(mode="after")
+    def _model_can_be_sampled(self) -> "TrainingSettings":
+        if self.propagation.mode == "sampled" and not self.model.can_be_sampled:
+            raise ValueError(
+                f"propagation.mode = 'sampled': {self.model.name} is trained on the whole graph; "
+                f"lightgcn, mgcn, gume and egra can be sampled"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -16,6 +16,10 @@ from egra_dist.config import METRICS
 
 _FRACTION_BITS = 36
 """A user's value of a metric is at most 1, so int64 sums hold at least 2**27 users."""
+_SQUARE_SHIFT = 18
+"""Squares of values cut to half as many bits fit as well."""
+_QUANTILE = 1.96
+"""Of the normal distribution, for intervals that hold 95 % of all means."""
 
 
 class MetricSums:
@@ -29,6 +33,7 @@ class MetricSums:
         self.cutoffs = sorted(set(cutoffs))
         self.num_users = 0
         self._sums = torch.zeros(len(METRICS), len(self.cutoffs), dtype=torch.int64, device=device)
+        self._squares = torch.zeros_like(self._sums)
         discounts = [1 / math.log2(rank + 2) for rank in range(self.cutoffs[-1])]
         self._discounts = torch.tensor(discounts, dtype=torch.float64, device=device)
         ideal = [math.fsum(discounts[:length]) for length in range(len(discounts) + 1)]
@@ -51,23 +56,45 @@ class MetricSums:
             users, users
         )
         for column, cutoff in enumerate(self.cutoffs):
-            terms = self._terms(cutoff, ranks, num_before, num_positives)[:, ranks < cutoff]
-            self._sums[:, column] += (terms * 2**_FRACTION_BITS).long().sum(1)
+            inside = ranks < cutoff
+            terms = self._terms(cutoff, ranks, num_before, num_positives)[:, inside]
+            values = (terms * 2**_FRACTION_BITS).long()
+            self._sums[:, column] += values.sum(1)
+            self._squares[:, column] += _squares_by_user(values, users[inside])
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Sums over the ranks of ``group``."""
-        buffer = torch.cat([self._sums.flatten(), self._sums.new_tensor([self.num_users])])
+        sums = torch.stack([self._sums, self._squares])
+        buffer = torch.cat([sums.flatten(), sums.new_tensor([self.num_users])])
         dist.all_reduce(buffer, group=group)
-        self._sums = buffer[:-1].view_as(self._sums)
+        self._sums, self._squares = buffer[:-1].view_as(sums)
         self.num_users = int(buffer[-1])
 
     def means(self) -> dict[str, float]:
         """Means over the users, e.g. ``recall_at_20``; empty when there are no users."""
         if not self.num_users:
             return {}
-        means = self._sums.double() / (self.num_users * 2**_FRACTION_BITS)
+        return self._named(self._means())
+
+    def margins(self) -> dict[str, float]:
+        """Half-widths of 95 % confidence intervals of the means; empty below two users.
+
+        Users count as drawn independently from a population without end: for a sample of a
+        large part of all users the intervals are too wide.
+        """
+        if self.num_users < 2:
+            return {}
+        scale = 2.0 ** (2 * (_FRACTION_BITS - _SQUARE_SHIFT))
+        squares = self._squares.double() / (self.num_users * scale)
+        variance = (squares - self._means() ** 2).clamp(min=0)
+        return self._named(_QUANTILE * (variance / (self.num_users - 1)).sqrt())
+
+    def _means(self) -> Tensor:
+        return self._sums.double() / (self.num_users * 2**_FRACTION_BITS)
+
+    def _named(self, values: Tensor) -> dict[str, float]:
         return {
-            f"{name}_at_{cutoff}": float(means[row, column])
+            f"{name}_at_{cutoff}": float(values[row, column])
             for row, name in enumerate(METRICS)
             for column, cutoff in enumerate(self.cutoffs)
         }
@@ -86,6 +113,13 @@ class MetricSums:
                 (num_before == 0).double(),
             ]
         )
+
+
+def _squares_by_user(values: Tensor, users: Tensor) -> Tensor:
+    """Squares of each user's sum of values, summed over the users: ``int64 [len(METRICS)]``."""
+    distinct, rows = users.unique_consecutive(return_inverse=True)
+    sums = values.new_zeros(len(values), len(distinct)).index_add_(1, rows, values)
+    return (sums >> _SQUARE_SHIFT).square().sum(1)
 
 
 def _sort_by_rank(users: Tensor, ranks: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -21,11 +21,13 @@ class Evaluation:
         num_users: Users evaluated, over all ranks.
         metrics: E.g. ``{"recall_at_20": 0.1, ...}``; empty when there are no users.
         slices: The same per slice, with its ``num_users``.
+        margins: Half-widths of the metrics' 95 % confidence intervals, by users.
     """
 
     num_users: int
     metrics: dict[str, float]
     slices: dict[str, dict[str, float]] = field(default_factory=dict)
+    margins: dict[str, float] = field(default_factory=dict)
 
 
 class EvaluationSums:
@@ -65,4 +67,5 @@ class EvaluationSums:
             part.name: {**sums.means(), "num_users": float(sums.num_users)}
             for part, sums in self._slices
         }
-        return Evaluation(self._overall.num_users, self._overall.means(), slices)
+        overall = self._overall
+        return Evaluation(overall.num_users, overall.means(), slices, overall.margins())

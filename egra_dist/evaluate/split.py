@@ -12,6 +12,10 @@ from egra_dist.evaluate.entries import gather_rows
 from egra_dist.evaluate.slices import Slice, standard_slices
 from egra_dist.graph.behavior import training_matrix
 from egra_dist.graph.csr import Csr
+from egra_dist.graph.products import column_counts
+
+_SAMPLE_SEED = 0
+"""Fixed: figures of models and runs compare if they are those of the same users."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,15 @@ class HeldOut:
         """The interactions of a split, in any order."""
         keys = np.unique(users.astype(np.int64) * num_items + items)
         return cls(*np.divmod(keys, num_items))
+
+    def sample(self, num_users: int) -> "HeldOut":
+        """The positives of so many of the users, always the same ones."""
+        users = np.unique(self.users)
+        if len(users) <= num_users:
+            return self
+        chosen = np.random.default_rng(_SAMPLE_SEED).choice(users, num_users, replace=False)
+        kept = np.isin(self.users, chosen)
+        return HeldOut(self.users[kept], self.items[kept])
 
     def within(self, start: int, stop: int) -> "HeldOut":
         """The positives of the users ``start <= user < stop``."""
@@ -64,6 +77,7 @@ class Split:
         training: Csr,
         mask_valid: bool = False,
         sliced: bool = True,
+        num_users: int | None = None,
     ) -> "Split":
         """A catalogue's validation or test split.
 
@@ -73,12 +87,15 @@ class Split:
             training: User x item matrix of its training interactions.
             mask_valid: Whether validation positives are masked when testing.
             sliced: Whether the standard slices are reported; off saves time while training.
+            num_users: Users that are evaluated, a sample; all when None.
         """
         held_out = HeldOut.from_interactions(*catalog.interactions(name), catalog.num_items)
+        if num_users is not None:
+            held_out = held_out.sample(num_users)
         also_seen = training_matrix(catalog, "valid") if mask_valid and name == "test" else None
         slices: list[Slice] = []
         if sliced:
-            item_counts = np.bincount(training.indices, minlength=catalog.num_items)
+            item_counts = column_counts(training)
             present = {m: catalog.features(m).present for m in catalog.modalities}
             slices = standard_slices(item_counts, np.diff(training.indptr), present)
         return cls(held_out, training, also_seen, slices)

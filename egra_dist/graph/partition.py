@@ -82,6 +82,15 @@ class NodePartition:
         positions[~is_user] = self.position_of_items(nodes[~is_user] - num_users)
         return positions
 
+    def nodes_at(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The node at each position, same shape."""
+        owners = self.positions.owner_of(positions)
+        places = positions - self.positions.starts[owners]
+        num_users = np.diff(self.users.starts)[owners]
+        users = self.users.starts[owners] + places
+        items = self.users.num_rows + self.items.starts[owners] + places - num_users
+        return np.where(places < num_users, users, items)
+
     def own_nodes(self, rank: int) -> list[slice]:
         """The rows of a node matrix that ``rank`` owns, in the order of their positions."""
         num_users = self.users.num_rows

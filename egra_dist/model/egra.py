@@ -27,6 +27,7 @@ from egra_dist.model.recommender import (
     Triplets,
     Weighted,
 )
+from egra_dist.model.subgraph import Subgraph
 
 
 class Egra(Recommender):
@@ -36,7 +37,7 @@ class Egra(Recommender):
         settings: Model, alignment and regularisation.
         nodes: Who owns which user and item.
         ranking: The ranking loss.
-        behavior_graph: ``N(A)``, this rank's rows.
+        behavior_graph: ``N(A)``, this rank's rows; None where only samples are propagated over.
         modality_branch: None for a model that sees behaviour only.
     """
 
@@ -45,7 +46,7 @@ class Egra(Recommender):
         settings: TrainingSettings,
         nodes: NodePartition,
         ranking: RankingLoss,
-        behavior_graph: PartitionedMatrix,
+        behavior_graph: PartitionedMatrix | None,
         modality_branch: ModalityBranch | None,
     ) -> None:
         super().__init__(settings, nodes, ranking)
@@ -54,12 +55,21 @@ class Egra(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """``H`` over the behaviour graph and every ``P_m``; see :meth:`Recommender.propagate`."""
+        assert self._behavior_graph is not None, "built for sampled propagation alone"
         embeddings = torch.cat([users, items])
         num_layers = self._settings.model.num_layers
         behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers)
         if self.modality_branch is None:
             return Propagated(behavior, None)
         return Propagated(behavior, self.modality_branch.propagate(items))
+
+    def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
+        """Estimates the rows of a batch; see :meth:`Recommender.propagate_sample`."""
+        behavior = sample.mean_of_layers(torch.cat([users, items])).index_select(0, sample.rows)
+        if self.modality_branch is None or sample.modalities is None:
+            return Propagated(behavior, None)
+        modalities = self.modality_branch.propagate_sample(items, sample.modalities)
+        return Propagated(behavior, modalities.index_select(0, sample.rows))
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
         """``Side``, and ``H`` and ``Side`` together."""

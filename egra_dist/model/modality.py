@@ -4,41 +4,50 @@ The branch of MGCN (Yu et al. 2023), as METHOD's stage 1 gives it, for any numbe
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from egra_dist.model.propagation import PartitionedMatrix
+from egra_dist.model.subgraph import ModalityGraph
+
+
+@dataclass(frozen=True)
+class WholeModalityGraph:
+    """How all nodes gather modalities; this rank's rows.
+
+    Attributes:
+        features: Per modality ``[num_own_items, dim_m]``.
+        present: Per modality which of them are there, ``bool [num_own_items]``.
+        item_graphs: Per modality ``S_m``, the normalised kNN graph over its features.
+        user_rows: ``N(A)[:U, U:]``, how users gather from items.
+    """
+
+    features: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    item_graphs: Mapping[str, PartitionedMatrix]
+    user_rows: PartitionedMatrix
 
 
 class ModalityBranch(nn.Module):
     """Turns item features into a modality representation ``Side`` of every user and item.
 
     Args:
-        features: Per modality this rank's rows ``[num_own_items, dim_m]``.
-        present: Per modality which of them are there, ``bool [num_own_items]``.
-        item_graphs: Per modality ``S_m``, the normalised kNN graph over its features.
-        user_rows: ``N(A)[:U, U:]``, how users gather from items.
+        widths: Columns of each modality's features.
         dim: Width of all representations.
+        graph: What exact propagation runs over; None where only samples are.
     """
 
     def __init__(
-        self,
-        features: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
-        item_graphs: Mapping[str, PartitionedMatrix],
-        user_rows: PartitionedMatrix,
-        dim: int,
+        self, widths: Mapping[str, int], dim: int, graph: WholeModalityGraph | None
     ) -> None:
         super().__init__()
-        self._features = dict(features)
-        self._present = {name: mask[:, None].to(torch.float32) for name, mask in present.items()}
-        self._item_graphs = dict(item_graphs)
-        self._user_rows = user_rows
-        names = list(features)
-        self.project = _per_modality({m: nn.Linear(features[m].shape[1], dim) for m in names})
-        self.purify = _per_modality({m: nn.Linear(dim, dim) for m in names})
-        self.gate = _per_modality({m: nn.Linear(dim, dim) for m in names})
+        self.names = tuple(widths)
+        self._graph = graph
+        self.project = _per_modality({m: nn.Linear(widths[m], dim) for m in self.names})
+        self.purify = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
+        self.gate = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
         self.query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
     def propagate(self, item_embeddings: Tensor) -> Tensor:
@@ -50,21 +59,57 @@ class ModalityBranch(nn.Module):
         Returns:
             ``[num_own_nodes, num_modalities * dim]``, own users first.
         """
-        items = torch.cat(
-            [self._item_graphs[m] @ self._purified(m, item_embeddings) for m in self._features],
-            dim=1,
-        )
-        return torch.cat([self._user_rows @ items, items])
+        graph = self._graph
+        assert graph is not None, "built for sampled propagation alone"
+        gathered = [
+            graph.item_graphs[m]
+            @ self.purified(m, item_embeddings, graph.features[m], graph.present[m])
+            for m in self.names
+        ]
+        items = torch.cat(gathered, dim=1)
+        return torch.cat([graph.user_rows @ items, items])
 
-    def _purified(self, modality: str, item_embeddings: Tensor) -> Tensor:
-        projected = self.project[modality](self._features[modality])
+    def propagate_sample(self, item_embeddings: Tensor, graph: ModalityGraph) -> Tensor:
+        """The same for the nodes of a batch.
+
+        Args:
+            item_embeddings: Rows of ``E_i`` that were looked up, ``[num_items, dim]``.
+            graph: Which of them the nodes gather from.
+
+        Returns:
+            ``[num_nodes, num_modalities * dim]``.
+        """
+        gathered = [
+            graph.item_graphs[m]
+            @ self.purified(
+                m,
+                item_embeddings.index_select(0, graph.items[m]),
+                graph.features[m],
+                graph.present[m],
+            )
+            for m in self.names
+        ]
+        return graph.gather @ torch.cat(gathered, dim=1)
+
+    def purified(
+        self, modality: str, item_embeddings: Tensor, features: Tensor, present: Tensor
+    ) -> Tensor:
+        """``e_m = E_i * sigmoid(V_m (W_m X_m + b_m) + c_m)`` of some items, 0 where missing.
+
+        Args:
+            modality: Whose features they are.
+            item_embeddings: ``[num_items, dim]``.
+            features: ``[num_items, dim_m]``.
+            present: ``bool [num_items]``.
+        """
+        projected = self.project[modality](features)
         gate = torch.sigmoid(self.purify[modality](projected))
-        return item_embeddings * gate * self._present[modality]
+        return item_embeddings * gate * present[:, None]
 
     @property
     def num_modalities(self) -> int:
         """How many modalities are fused."""
-        return len(self._features)
+        return len(self.names)
 
     def fuse(self, propagated: Tensor, behavior: Tensor, kept: Tensor | None = None) -> Tensor:
         """``Side = (sum_m sigmoid(G_m H) * (P_m - C) + C) / (M + 1)``, row by row.
@@ -88,7 +133,7 @@ class ModalityBranch(nn.Module):
         is_there = views.detach().abs().amax(2) > 0
         logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
         common = (torch.softmax(logits, dim=1)[:, :, None] * views).sum(1)
-        gates = torch.stack([self.gate[m](behavior) for m in self._features], dim=1)
+        gates = torch.stack([self.gate[m](behavior) for m in self.names], dim=1)
         specific = torch.sigmoid(gates) * (views - common[:, None]) * is_there[:, :, None]
         return (specific.sum(1) + common) / (num_modalities + 1)
 

@@ -36,7 +36,7 @@ class PartitionedMatrix:
             rows.indices - own.start,
         ).astype(np.int32)
         num_columns = own.stop - own.start + len(halo)
-        self._product = _Product(Csr(rows.indptr, local, rows.values, num_columns), device)
+        self._product = SparseMatrix(Csr(rows.indptr, local, rows.values, num_columns), device)
 
     @property
     def num_halo_rows(self) -> int:
@@ -52,7 +52,7 @@ class PartitionedMatrix:
         Returns:
             ``[num_own_rows, dim]``, this rank's rows of the product.
         """
-        return self._product(self._halo.extend(dense))
+        return self._product @ self._halo.extend(dense)
 
 
 class _HaloPlan:
@@ -85,12 +85,16 @@ class _HaloPlan:
         return torch.cat([dense, exchange(sent, self._num_sent, self._num_received)])
 
 
-class _Product:
-    """Local sparse times dense.
+class SparseMatrix:
+    """A sparse matrix on one rank, for products with dense ones.
 
     ``embedding_bag`` with per-sample weights is a sparse-dense product, and on CPUs its FBGEMM
     kernel is two to three times faster than torch's CSR product. The gradient is a product with
     the transpose, which is kept.
+
+    Args:
+        matrix: ``[num_rows, num_columns]``.
+        device: Where the products run.
     """
 
     def __init__(self, matrix: Csr, device: torch.device) -> None:
@@ -104,7 +108,8 @@ class _Product:
         self._forward = _on_device(rows, device)
         self._backward = _on_device(scipy.sparse.csr_array(rows.T), device)
 
-    def __call__(self, dense: Tensor) -> Tensor:
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """``[num_rows, dim]`` for a dense matrix ``[num_columns, dim]``."""
         return _SparseDense.apply(dense, self._forward, self._backward)
 
 

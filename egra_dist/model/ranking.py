@@ -38,6 +38,7 @@ class RankingLoss:
         self._counts = counts
         self._num_positives = counts.sum()
         self._pool_size = pool_size or int((counts > 0).sum())
+        self._num_weighted = (counts**settings.negative_power).sum()
 
     def __call__(
         self,
@@ -81,15 +82,23 @@ class RankingLoss:
         """Log of the probability that an item is among the candidates, ``[num_candidates]``.
 
         Draws are taken to be independent: positives by popularity, negatives uniform over
-        their pool. (An epoch's batches share nothing, and no negative is an item of
-        its user: for batches that are small against the training split that changes little.)
+        their pool, or by popularity to some power. (An epoch's batches share nothing, and no
+        negative is an item of its user: for batches that are small against the training split
+        that changes little.)
         """
         if not self._settings.log_q:
             return torch.zeros(len(items), device=items.device)
         by_popularity = self._counts[items] / self._num_positives
         absent = torch.log1p(-by_popularity) * num_positives
-        absent = absent + math.log1p(-1 / self._pool_size) * num_uniform
+        absent = absent + self._log_absent(items) * num_uniform
         return torch.log(-torch.expm1(absent))
+
+    def _log_absent(self, items: Tensor) -> float | Tensor:
+        """Log of the probability that a negative is another item."""
+        power = self._settings.negative_power
+        if power == 0:
+            return math.log1p(-1 / self._pool_size)
+        return torch.log1p(-(self._counts[items] ** power) / self._num_weighted)
 
 
 def _first(sizes: Sequence[int], count: int) -> list[int]:

@@ -14,6 +14,7 @@ from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.exchange import fetch_rows, rank
 from egra_dist.model.ranking import RankingLoss
+from egra_dist.model.subgraph import Subgraph
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ Weighted = tuple[float, Tensor]
 
 
 class Recommender(nn.Module, ABC):
-    """A model whose step propagates over the whole graph: the exact form.
+    """A model whose step propagates over the whole graph or, where it can, over samples.
 
     Args:
         settings: The training.
@@ -155,6 +156,19 @@ class Recommender(nn.Module, ABC):
         Returns:
             This rank's nodes, its users first.
         """
+
+    def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
+        """Propagates over the sampled neighbourhood of a batch.
+
+        Args:
+            users: Rows of ``E_u`` that the sample needs, ``[num_users, dim]``.
+            items: Rows of ``E_i``, ``[num_items, dim]``.
+            sample: Who gathers from whom.
+
+        Returns:
+            The rows of this rank's triplets.
+        """
+        raise NotImplementedError("the settings refuse to sample this model")
 
     @abstractmethod
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
@@ -186,17 +200,25 @@ class Recommender(nn.Module, ABC):
         length = fused.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)
         return Representations(rows.behavior, side, fused, fused / length**norm_power)
 
-    def losses(self, propagated: Propagated, shares: Sequence[Triplets], step: int) -> Losses:
-        """This rank's share of the losses of a batch.
+    def rows_of(self, propagated: Propagated, shares: Sequence[Triplets]) -> Propagated:
+        """The rows of this rank's triplets.
 
         Args:
             propagated: See :meth:`propagate`.
             shares: The triplets of every rank; all ranks know them all.
+        """
+        return propagated.fetch([share.nodes() for share in shares], self._nodes.positions)
+
+    def losses(self, propagated: Propagated, shares: Sequence[Triplets], step: int) -> Losses:
+        """This rank's share of the losses of a batch.
+
+        Args:
+            propagated: The rows of this rank's triplets, ``[3 * size]``.
+            shares: The triplets of every rank; all ranks know them all.
             step: Global step.
         """
-        fetched = propagated.fetch([share.nodes() for share in shares], self._nodes.positions)
-        rows = self.represent_batch(fetched, shares, step)
-        batch = Batch(shares, fetched, rows, step)
+        rows = self.represent_batch(propagated, shares, step)
+        batch = Batch(shares, propagated, rows, step)
         weighted = {
             "ranking": (1.0, self.ranking_loss(batch)),
             "regularization": (self._settings.regularization, self.squared_norm(batch)),

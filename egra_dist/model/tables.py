@@ -1,8 +1,10 @@
 """The user and item embedding tables, sharded row-wise by TorchRec.
 
-Exact propagation reads every local row in every step, so the shard itself is the dense parameter:
-an ordinary torch optimizer updates the storage that TorchRec's lookups and checkpoints see. No
-row travels to be looked up, and nothing is sorted.
+The shard itself is the parameter: an ordinary torch optimizer updates the storage that TorchRec's
+checkpoints see. Exact propagation reads every local row in every step, so that no row travels to
+be looked up and nothing is sorted. Sampled propagation looks a batch's rows up wherever they live,
+and the shard's gradient is sparse: only those rows are updated. On a CPU that is cheaper than
+FBGEMM's fused kernels behind TorchRec's lookups (``tests/benchmarks/tables.py``, docs/scale.md).
 """
 
 import warnings
@@ -15,6 +17,7 @@ from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor
 from torch.distributed._shard.sharding_spec import ShardMetadata
 
 from egra_dist.graph.partition import RowPartition
+from egra_dist.model.exchange import exchange
 
 USER, ITEM = "user", "item"
 _INITIALISATION_BLOCK = 65536
@@ -44,6 +47,34 @@ class EmbeddingTables:
     def local(self, table: str) -> nn.Parameter:
         """This rank's rows ``[num_own_rows, dim]``; sharing storage with TorchRec's shard."""
         return self._parameters[table]
+
+    def lookup(self, table: str, ids: Tensor) -> Tensor:
+        """Rows of a table, wherever they live; a collective call.
+
+        Args:
+            table: Name of the table.
+            ids: Distinct rows, ascending, ``int64 [num_rows]``.
+
+        Returns:
+            ``[num_rows, dim]``; gradients arrive as sparse rows of :meth:`local` of the owner.
+        """
+        num_asked, num_given, wanted = self._ask_owners(self.partition(table), ids)
+        rows = nn.functional.embedding(wanted, self.local(table), sparse=True)
+        return exchange(rows, num_given, num_asked)
+
+    def _ask_owners(
+        self, partition: RowPartition, ids: Tensor
+    ) -> tuple[list[int], list[int], Tensor]:
+        """How many rows come from and go to each rank, and which of the own rows go."""
+        if dist.get_world_size() == 1:
+            return [len(ids)], [len(ids)], ids
+        starts = torch.as_tensor(partition.starts, device=ids.device)
+        asked = torch.diff(torch.searchsorted(ids, starts))
+        given = torch.empty_like(asked)
+        dist.all_to_all_single(given, asked)
+        num_asked, num_given = asked.tolist(), given.tolist()
+        own = partition.block(dist.get_rank())
+        return num_asked, num_given, exchange(ids, num_asked, num_given) - own.start
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """This rank's rows of every table."""

@@ -4,25 +4,32 @@ Every rank draws the same global batch from the same seed and takes its part, so
 waits for a batch that another does not have, and a step can be drawn again after a restart.
 """
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from egra_dist.config import RankingSettings
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.recommender import Triplets
+from egra_dist.train.negatives import NegativeSampler
+from egra_dist.train.permutation import PseudorandomPermutation
 
-_MAX_ROUNDS = 100
+Order = NDArray[np.int64] | PseudorandomPermutation
+
+
+def written_order(seed: list[int], size: int) -> NDArray[np.int64]:
+    """A permutation in memory: 8 bytes for each triplet."""
+    return np.random.default_rng(seed).permutation(size)
 
 
 class TripletBatches:
     """Training interactions in a new order each epoch, each with one negative item.
 
-    A negative is drawn uniformly from the items seen in training, or from all, and not by this
-    user.
+    A negative is drawn uniformly, or by popularity, from the items seen in training, or from all,
+    and not by this user. Interactions stay in the (memory-mapped) matrix.
 
     Args:
         training: ``R [num_users, num_items]``.
@@ -30,7 +37,8 @@ class TripletBatches:
         batch_size: Triplets per global batch.
         seed: Seed of orders and negatives.
         device: Where the batches go.
-        negatives: Where negatives come from.
+        ranking: Where negatives come from.
+        permute: Makes the order of an epoch from its seed and the number of triplets.
     """
 
     def __init__(
@@ -40,40 +48,45 @@ class TripletBatches:
         batch_size: int,
         seed: int,
         device: torch.device,
-        negatives: Literal["seen", "all"] = "seen",
+        ranking: RankingSettings | None = None,
+        permute: Callable[[list[int], int], Order] = written_order,
     ) -> None:
-        self._users = np.repeat(np.arange(training.num_rows), np.diff(training.indptr))
-        self._items = np.asarray(training.indices, dtype=np.int64)
-        self._num_items = training.num_columns
-        self._pairs = self._users * self._num_items + self._items
-        is_all = negatives == "all"
-        self._pool = np.arange(self._num_items) if is_all else np.unique(self._items)
+        ranking = ranking or RankingSettings()
+        self._training = training
+        self._negatives = NegativeSampler(training, ranking.negatives, ranking.negative_power)
         self._nodes = nodes
         self._batch_size = batch_size
         self._seed = seed
         self._device = device
+        self._permute = permute
 
     @property
     def num_triplets(self) -> int:
         """Triplets per epoch."""
-        return len(self._users)
+        return self._training.num_entries
 
     @property
     def steps_per_epoch(self) -> int:
         """Global batches per epoch, the last of them smaller."""
         return -(-self.num_triplets // self._batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[list[Triplets]]:
-        """Yields each global batch as the shares of the ranks."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(self.num_triplets)
-        for step in range(self.steps_per_epoch):
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[list[Triplets]]:
+        """Yields each global batch as the shares of the ranks.
+
+        Args:
+            epoch: Which one.
+            first_step: Batches before are left out.
+        """
+        order = self._permute([self._seed, epoch], self.num_triplets)
+        for step in range(first_step, self.steps_per_epoch):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
             random = np.random.default_rng([self._seed, epoch, step])
             yield self._share_out(chosen, random)
 
     def _share_out(self, chosen: NDArray[np.int64], random: np.random.Generator) -> list[Triplets]:
-        users, positives = self._users[chosen], self._items[chosen]
-        negatives = self._draw_negatives(users, random)
+        users = np.searchsorted(self._training.indptr, chosen, side="right") - 1
+        positives = np.asarray(self._training.indices[chosen], dtype=np.int64)
+        negatives = self._negatives.draw(users, random)
         columns = (
             self._nodes.position_of_users(users),
             self._nodes.position_of_items(positives),
@@ -85,19 +98,3 @@ class TripletBatches:
             Triplets(*(torch.as_tensor(part, device=self._device) for part in share))
             for share in zip(*parts, strict=True)
         ]
-
-    def _draw_negatives(
-        self, users: NDArray[np.int64], random: np.random.Generator
-    ) -> NDArray[np.int64]:
-        negatives = random.choice(self._pool, len(users))
-        for _ in range(_MAX_ROUNDS):
-            rejected = np.flatnonzero(self._is_positive(users, negatives))
-            if len(rejected) == 0:
-                break
-            negatives[rejected] = random.choice(self._pool, len(rejected))
-        return negatives
-
-    def _is_positive(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        pairs = users * self._num_items + items
-        places = np.minimum(np.searchsorted(self._pairs, pairs), len(self._pairs) - 1)
-        return self._pairs[places] == pairs

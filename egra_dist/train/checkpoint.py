@@ -33,6 +33,7 @@ class TrainingState:
     Attributes:
         epoch: Epochs done.
         step: Optimisation steps done, over all epochs; drives the alignment ramp.
+        step_of_epoch: Those of them that belong to the epoch that is not done.
         best_score: Best validation score so far.
         best_epoch: The epoch after which it was reached.
         evaluations_since_best: Evaluations without a better score.
@@ -41,6 +42,7 @@ class TrainingState:
 
     epoch: int = 0
     step: int = 0
+    step_of_epoch: int = 0
     best_score: float = float("-inf")
     best_epoch: int = 0
     evaluations_since_best: int = 0

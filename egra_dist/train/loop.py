@@ -1,8 +1,8 @@
 """The training loop, to be read from top to bottom.
 
-The same for every model and every number of ranks: propagate over the whole graph, take the losses
-of a global batch, sum the gradients of the dense parameters, update; after an epoch evaluate on
-validation, keep the state, and stop when nothing gets better.
+The same for every model, every number of ranks and both ways to propagate: propagate to the rows
+of a global batch, take its losses, sum the gradients of the dense parameters, update; after an
+epoch evaluate on validation, keep the state, and stop when nothing gets better.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.config import TrainingSettings
-from egra_dist.model.recommender import Propagated, Recommender
-from egra_dist.model.tables import ITEM, USER, EmbeddingTables
-from egra_dist.train.batches import TripletBatches
+from egra_dist.model.recommender import Recommender
+from egra_dist.model.tables import EmbeddingTables
 from egra_dist.train.checkpoint import Checkpoints, TrainingState
 from egra_dist.train.optimizers import Optimizers
+from egra_dist.train.propagation import Propagation, Vectors
 from egra_dist.train.report import Reporter
 
 
@@ -29,10 +29,11 @@ class Parts:
     tables: EmbeddingTables
     model: Recommender
     optimizers: Optimizers
-    batches: TripletBatches
+    propagation: Propagation
     checkpoints: Checkpoints
-    validate: Callable[[Propagated], dict[str, float]]
+    validate: Callable[[Vectors], dict[str, float]]
     report: Reporter
+    checkpoint_steps: int | None = None
 
 
 def train(parts: Parts) -> TrainingState:
@@ -41,23 +42,27 @@ def train(parts: Parts) -> TrainingState:
     Returns:
         The final state; ``best_epoch`` tells which one is loaded.
     """
-    settings, batches = parts.settings, parts.batches
+    settings = parts.settings
     state = parts.checkpoints.resume()
     while not state.is_finished:
         parts.optimizers.set_epoch(state.epoch)
         parts.model.start_epoch(state.epoch)
         parts.report.start_epoch(state)
-        for shares in batches.epoch(state.epoch):
-            propagated = propagate(parts)
-            losses = parts.model.losses(propagated, shares, state.step)
+        for batch in parts.propagation.epoch(state.epoch, state.step_of_epoch):
+            rows = parts.propagation.rows(batch)
+            losses = parts.model.losses(rows, batch.shares, state.step)
             losses.total.backward()
             _sum_gradients(parts.optimizers.dense_parameters)
             parts.optimizers.step()
             parts.report.step(state, losses)
             state.step += 1
+            state.step_of_epoch += 1
             if state.step == settings.max_steps:
                 break
+            if parts.checkpoint_steps and state.step % parts.checkpoint_steps == 0:
+                parts.checkpoints.save(state, is_best=False)
         state.epoch += 1
+        state.step_of_epoch = 0
         parts.report.end_epoch(state)
         is_last = state.epoch == settings.max_epochs or state.step == settings.max_steps
         if is_last or state.epoch % settings.evaluate_every == 0:
@@ -68,15 +73,9 @@ def train(parts: Parts) -> TrainingState:
     return state
 
 
-def propagate(parts: Parts) -> Propagated:
-    """This rank's nodes, see :meth:`Recommender.propagate`."""
-    return parts.model.propagate(parts.tables.local(USER), parts.tables.local(ITEM))
-
-
 def _evaluate(parts: Parts, state: TrainingState) -> bool:
     """Notes the validation score; whether it is the best so far."""
-    with torch.no_grad():
-        metrics = parts.validate(propagate(parts))
+    metrics = parts.validate(parts.propagation.infer())
     score = metrics[f"valid/{parts.settings.metric}"]
     is_best = score > state.best_score
     if is_best:

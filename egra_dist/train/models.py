@@ -12,10 +12,11 @@ from egra_dist.catalog.catalog import Catalog, Features
 from egra_dist.graph.behavior import merge, sample_edges
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, take_rows
+from egra_dist.graph.products import column_counts
 from egra_dist.model.bm3 import Bm3
 from egra_dist.model.egra import Egra
 from egra_dist.model.freedom import Freedom
-from egra_dist.model.modality import ModalityBranch
+from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.ranking import RankingLoss
 from egra_dist.model.recommender import Recommender
@@ -59,7 +60,8 @@ def build_model(
             supplies.sample_behavior_graph,
         )
     else:
-        model = Egra(*common, supplies.behavior_graph, supplies.modality_branch())
+        graph = None if supplies.is_sampled else supplies.behavior_graph
+        model = Egra(*common, graph, supplies.modality_branch())
     return model.to(device)
 
 
@@ -72,6 +74,11 @@ class _Supplies:
     training: Csr
     nodes: NodePartition
     device: torch.device
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether nothing is propagated over the whole graph at once."""
+        return self.task.settings.propagation.mode == "sampled"
 
     @cached_property
     def behavior_graph(self) -> PartitionedMatrix:
@@ -107,8 +114,13 @@ class _Supplies:
 
     def modality_branch(self) -> ModalityBranch | None:
         """None for a model that sees behaviour only."""
-        if not self.features:
+        if not self.task.graphs.features:
             return None
+        widths = {name: self._modality(name).dim for name in self.task.graphs.features}
+        graph = None if self.is_sampled else self._modality_graph()
+        return ModalityBranch(widths, self.task.settings.model.dim, graph)
+
+    def _modality_graph(self) -> WholeModalityGraph:
         plain = Csr.load(self.task.graphs.plain)
         rows = take_rows(plain, [self.nodes.users.block(dist.get_rank())])
         # A user's neighbours in the plain graph are items alone: columns count from the first.
@@ -120,12 +132,11 @@ class _Supplies:
             )
             for name in self.features
         }
-        return ModalityBranch(
+        return WholeModalityGraph(
             self.features,
             present,
             self.item_graphs,
             PartitionedMatrix(user_rows, self.nodes.items, self.device),
-            self.task.settings.model.dim,
         )
 
     @property
@@ -146,5 +157,5 @@ def _item_counts(training: Csr, nodes: NodePartition) -> np.ndarray:
     """Training interactions of every item at its position among the nodes; 0 for users."""
     items = nodes.position_of_items(np.arange(training.num_columns))
     counts = np.zeros(training.num_rows + training.num_columns, dtype=np.float32)
-    counts[items] = np.bincount(training.indices, minlength=training.num_columns)
+    counts[items] = column_counts(training)
     return counts

@@ -7,12 +7,15 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
-from egra_dist.train.batches import TripletBatches
+from egra_dist.train.batches import TripletBatches, written_order
 from egra_dist.train.checkpoint import Checkpoints
 from egra_dist.train.loop import Parts
 from egra_dist.train.models import build_model
 from egra_dist.train.optimizers import Optimizers
+from egra_dist.train.permutation import PseudorandomPermutation
+from egra_dist.train.propagation import Propagation, WholeGraphPropagation
 from egra_dist.train.report import Recorder, Reporter
+from egra_dist.train.sampled import sampled_propagation
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
 
@@ -44,18 +47,32 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
-    optimizers = Optimizers(tables.parameters(), list(model.parameters()), settings.optimizer)
-    batches = TripletBatches(
-        training, nodes, settings.batch_size, task.seed, device, settings.ranking.negatives
+    is_sampled = settings.propagation.mode == "sampled"
+    optimizers = Optimizers(
+        tables.parameters(), list(model.parameters()), settings.optimizer, is_sparse=is_sampled
     )
+    batches = TripletBatches(
+        training,
+        nodes,
+        settings.batch_size,
+        task.seed,
+        device,
+        settings.ranking,
+        PseudorandomPermutation if is_sampled else written_order,
+    )
+    propagation: Propagation
+    if is_sampled:
+        propagation = sampled_propagation(task, catalog, nodes, model, tables, batches, device)
+    else:
+        propagation = WholeGraphPropagation(model, tables, batches)
     return Parts(
         settings=settings,
         tables=tables,
         model=model,
         optimizers=optimizers,
-        batches=batches,
+        propagation=propagation,
         checkpoints=Checkpoints(task.folder / "checkpoints", tables, model, optimizers),
-        validate=Validator(catalog, training, nodes, model, settings, task.evaluation),
+        validate=Validator(catalog, training, nodes, settings, task.evaluation),
         report=Reporter(
             settings,
             batches.steps_per_epoch,
@@ -64,4 +81,5 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
         ),
+        checkpoint_steps=task.checkpoint_steps,
     )

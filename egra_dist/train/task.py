@@ -41,6 +41,7 @@ class Task:
         recording: None: nothing is recorded.
         progress: Handle through which rank 0 tells how far it is.
         log_every_steps: Steps between two records of the losses.
+        checkpoint_steps: Steps between two checkpoints within an epoch; None: no such checkpoints.
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
     """
@@ -55,6 +56,7 @@ class Task:
     recording: Recording | None = None
     progress: Any = None
     log_every_steps: int = 10
+    checkpoint_steps: int | None = None
     verbosity: int = 0
     features: Path | None = None
 
@@ -65,7 +67,8 @@ class Task:
     @property
     def evaluation_file(self) -> Path:
         """Where the figures go; named by how they are computed."""
-        settings = self.evaluation.model_dump(include={"cutoffs", "mask_valid"})
+        fields = {"cutoffs", "mask_valid", "num_users"}
+        settings = self.evaluation.model_dump(include=fields, exclude_none=True)
         return self.folder / f"evaluation-{digest_of('evaluation', settings, {})}.json"
 
 

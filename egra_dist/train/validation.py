@@ -10,10 +10,10 @@ from egra_dist.evaluate.report import Evaluation
 from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
-from egra_dist.model.alignment import alignment_degrees, entity_weights
+from egra_dist.model.alignment import entity_weights
 from egra_dist.model.exchange import gather_rows, rank, world_size
-from egra_dist.model.recommender import Propagated, Recommender, Representations
 from egra_dist.tracking.summary import quantiles
+from egra_dist.train.propagation import Vectors
 
 _MAX_SAMPLE = 20_000
 
@@ -25,7 +25,6 @@ class Validator:
         catalog: What is evaluated on.
         training: ``R``; these items are not ranked.
         nodes: Who owns which user and item.
-        model: Fuses what was propagated.
         settings: The training, for its alignment settings.
         evaluation: How to evaluate.
     """
@@ -35,40 +34,32 @@ class Validator:
         catalog: Catalog,
         training: Csr,
         nodes: NodePartition,
-        model: Recommender,
         settings: TrainingSettings,
         evaluation: EvaluationSettings,
     ) -> None:
-        self._split = Split.from_catalog(catalog, "valid", training, sliced=False)
+        self._split = Split.from_catalog(
+            catalog, "valid", training, sliced=False, num_users=evaluation.num_users
+        )
         self._nodes = nodes
-        self._model = model
         self._settings = settings
         self._evaluation = evaluation
 
-    def __call__(self, propagated: Propagated) -> dict[str, float]:
-        """Metrics ``valid/...`` and, of a model with modalities, statistics ``alignment/...``.
-
-        Args:
-            propagated: See :meth:`Recommender.propagate`.
-        """
-        rows = self._model.represent(propagated)
-        num_users = self._nodes.users.size(rank())
+    def __call__(self, vectors: Vectors) -> dict[str, float]:
+        """Metrics ``valid/...`` and, of a model with modalities, statistics ``alignment/...``."""
         evaluation = evaluate_rows(
-            self._split,
-            rows.final[:num_users],
-            rows.final[num_users:],
-            self._nodes,
-            self._evaluation,
+            self._split, vectors.users, vectors.items, self._nodes, self._evaluation
         )
         metrics = {f"valid/{name}": value for name, value in evaluation.metrics.items()}
-        return metrics | self._alignment_statistics(rows, num_users)
+        if self._evaluation.num_users is not None:
+            margins = evaluation.margins.items()
+            metrics |= {f"valid/{name}_margin": value for name, value in margins}
+        return metrics | self._alignment_statistics(vectors)
 
-    def _alignment_statistics(self, rows: Representations, num_users: int) -> dict[str, float]:
-        if rows.side is None:
+    def _alignment_statistics(self, vectors: Vectors) -> dict[str, float]:
+        if vectors.degrees is None:
             return {}
-        degrees = alignment_degrees(rows.side, rows.behavior)
         statistics: dict[str, float] = {}
-        for name, own in (("user", degrees[:num_users]), ("item", degrees[num_users:])):
+        for name, own in zip(("user", "item"), vectors.degrees, strict=True):
             sample = _gather_sample(own)
             weights = entity_weights(sample, self._settings.alignment)
             statistics |= quantiles(sample, f"alignment/{name}_degree")

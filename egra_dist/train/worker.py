@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from egra_dist.artifact import write_json
@@ -19,8 +18,10 @@ from egra_dist.graph.partition import NodePartition
 from egra_dist.model.tables import ITEM, USER
 from egra_dist.tracking.noise import setup_logging
 from egra_dist.tracking.recorder import MetricRecorder
-from egra_dist.train.loop import propagate, train
+from egra_dist.train.loop import train
+from egra_dist.train.propagation import Vectors
 from egra_dist.train.setup import assemble, partition_of
+from egra_dist.train.shared import create_shared
 from egra_dist.train.task import Task
 from egra_dist.train.validation import evaluate_rows
 
@@ -34,13 +35,9 @@ def train_worker(config: dict[str, Any]) -> None:
     state = train(parts)
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
-    with torch.no_grad():
-        final = parts.model.represent(propagate(parts)).final
-    users, items = final.split(
-        [nodes.users.size(dist.get_rank()), nodes.items.size(dist.get_rank())]
-    )
-    _write_vectors(task.folder, nodes, users, items)
-    figures = _evaluate(task, catalog, nodes, users, items)
+    vectors = parts.propagation.infer()
+    _write_vectors(task.folder, nodes, vectors)
+    figures = _evaluate(task, catalog, nodes, vectors.users, vectors.items)
     if dist.get_rank() == 0:
         write_json(task.folder / "training.json", dataclasses.asdict(state))
         write_json(task.evaluation_file, figures)
@@ -83,26 +80,21 @@ def _evaluate(
     names: tuple[Literal["valid", "test"], ...] = ("valid", "test")
     figures: dict[str, Any] = {}
     for name in names:
-        split = Split.from_catalog(catalog, name, training, task.evaluation.mask_valid)
-        result = evaluate_rows(split, users, items, nodes, task.evaluation)
+        settings = task.evaluation
+        split = Split.from_catalog(
+            catalog, name, training, settings.mask_valid, num_users=settings.num_users
+        )
+        result = evaluate_rows(split, users, items, nodes, settings)
         figures[name] = dataclasses.asdict(result)
     return figures
 
 
-def _write_vectors(folder: Path, nodes: NodePartition, users: Tensor, items: Tensor) -> None:
+def _write_vectors(folder: Path, nodes: NodePartition, vectors: Vectors) -> None:
     """Each rank writes its own rows into one file per table: nothing is gathered."""
-    rank = dist.get_rank()
-    tables = ((USER, nodes.users, users), (ITEM, nodes.items, items))
+    tables = ((USER, nodes.users, vectors.users), (ITEM, nodes.items, vectors.items))
     for name, partition, rows in tables:
-        path = folder / f"{name}_vectors.npy"
-        if rank == 0:
-            shape = (partition.num_rows, rows.shape[1])
-            open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
-        dist.barrier()
-        if len(rows):
-            file = open_memmap(path, mode="r+")
-            file[partition.block(rank)] = rows.detach().cpu().numpy()
-            file.flush()
+        file = create_shared(folder / f"{name}_vectors.npy", partition.num_rows, rows.shape[1])
+        file[partition.block(dist.get_rank())] = rows.detach().cpu().numpy()
     dist.barrier()
 
 

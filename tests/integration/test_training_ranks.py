@@ -14,7 +14,7 @@ from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import TrainingSettings, load_config
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings, build_knn
-from egra_dist.train.loop import propagate, train
+from egra_dist.train.loop import train
 from egra_dist.train.setup import assemble
 from egra_dist.train.task import GraphPaths, Task
 
@@ -65,9 +65,8 @@ def train_on_rank(task: Task) -> tuple[list, torch.Tensor]:
     recorder = ListRecorder()
     parts = assemble(task, CPU, recorder if dist.get_rank() == 0 else None)
     train(parts)
-    with torch.no_grad():
-        final = parts.model.represent(propagate(parts)).final
-    return recorder.points, final.numpy()
+    vectors = parts.propagation.infer()
+    return recorder.points, torch.cat([vectors.users, vectors.items]).numpy()
 
 
 def series(points, name):
@@ -161,8 +160,9 @@ def gradients_on_rank(task: Task) -> dict[str, np.ndarray]:
     from egra_dist.train.loop import _sum_gradients
 
     parts = assemble(task, CPU)
-    shares = next(iter(parts.batches.epoch(0)))
-    parts.model.losses(propagate(parts), shares, step=10).total.backward()
+    batch = next(iter(parts.propagation.epoch(0)))
+    losses = parts.model.losses(parts.propagation.rows(batch), batch.shares, step=10)
+    losses.total.backward()
     _sum_gradients(parts.optimizers.dense_parameters)
     dense = [parameter.grad for parameter in parts.optimizers.dense_parameters]
     own = {name: table.grad.numpy() for name, table in parts.tables.parameters().items()}

@@ -277,3 +277,9 @@ def test_models_without_item_graph_need_no_pretraining():
     baseline = {"model": {"name": "gume"}, "item_graph": {"source": "none"}}
     config = parse_config({"item_graph": {"source": "none"}, "baselines": {"plain": baseline}})
     assert not config.item_graphs
+
+
+@pytest.mark.parametrize("name", ["vbpr", "bm3", "freedom"])
+def test_models_that_need_the_whole_graph_are_not_sampled(name):
+    with pytest.raises(UserError, match=f"{name} is trained on the whole graph"):
+        load_config(None, [f"train.model.name={name}", "train.propagation.mode=sampled"])

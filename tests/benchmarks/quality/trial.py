@@ -187,7 +187,7 @@ class Stages:
     def _fit(self, stage, settings, behavior):
         import torch
 
-        from egra_dist.train.loop import propagate, train
+        from egra_dist.train.loop import train
         from egra_dist.train.setup import assemble
         from egra_dist.train.task import GraphPaths, Task
 
@@ -218,9 +218,8 @@ class Stages:
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
         }
-        with torch.no_grad():
-            final = parts.model.represent(propagate(parts)).final
-        return *final.split([self.catalog.num_users, self.catalog.num_items]), facts
+        vectors = parts.propagation.infer()
+        return vectors.users, vectors.items, facts
 
     def _build(self, kind, settings, make):
         """Shared by the trials of a data set; one process at a time makes it."""

@@ -101,3 +101,21 @@ def test_the_order_and_grouping_of_users_cannot_change_a_figure():
             rows = (part.sort().values[:, None] * 4 + torch.arange(4)).flatten()
             parts.add(users[rows], ranks[rows])
         assert parts.means() == whole.means()
+
+
+def test_margins_are_those_of_the_users_values():
+    random = np.random.default_rng(0)
+    num_users, cutoff = 400, 5
+    users = np.repeat(np.arange(num_users), random.integers(1, 4, num_users))
+    ranks = np.concatenate(
+        [random.choice(12, size, replace=False) for size in np.bincount(users).tolist()]
+    )
+    sums = MetricSums([cutoff])
+    for half in (users < 150, users >= 150):
+        sums.add(torch.from_numpy(users[half]), torch.from_numpy(ranks[half]))
+    found = np.bincount(users, ranks < cutoff)
+    values = {"recall": found / np.bincount(users), "hit_rate": found > 0}
+    for name, of_users in values.items():
+        margin = 1.96 * of_users.std(ddof=1) / np.sqrt(num_users)
+        assert sums.margins()[f"{name}_at_5"] == pytest.approx(margin, rel=1e-3)
+    assert set(sums.margins()) == set(sums.means())

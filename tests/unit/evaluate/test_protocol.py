@@ -93,3 +93,15 @@ def test_repeated_and_unsorted_positives_are_one():
     positives = HeldOut.from_interactions(*pairs((2, 1), (0, 3), (2, 1), (0, 0)), NUM_ITEMS)
     assert positives.users.tolist() == [0, 0, 2]
     assert positives.items.tolist() == [0, 3, 1]
+
+
+def test_sample_holds_all_items_of_some_users_the_same_each_time():
+    random = np.random.default_rng(1)
+    users, items = random.integers(50, size=300), random.integers(NUM_ITEMS, size=300)
+    everybody = HeldOut.from_interactions(users, items, NUM_ITEMS)
+    some = everybody.sample(20)
+    chosen = np.unique(some.users)
+    assert len(chosen) == 20
+    assert np.array_equal(some.items, everybody.items[np.isin(everybody.users, chosen)])
+    assert np.array_equal(chosen, np.unique(everybody.sample(20).users))
+    assert everybody.sample(50) is everybody

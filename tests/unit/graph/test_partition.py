@@ -33,6 +33,7 @@ def test_positions_put_each_ranks_users_before_its_items(num_users, num_items, n
     )
     positions = nodes.position_of_nodes(np.arange(num_users + num_items))
     assert np.array_equal(expected[positions], np.arange(num_users + num_items))
+    assert np.array_equal(nodes.nodes_at(positions), np.arange(num_users + num_items))
     assert np.array_equal(nodes.position_of_users(np.arange(num_users)), positions[:num_users])
     assert np.array_equal(nodes.position_of_items(np.arange(num_items)), positions[num_users:])
 

@@ -20,12 +20,17 @@ MISSING = ("text", 4)
 """The modality that an item lacks."""
 
 
-def partitioned(dense: np.ndarray) -> PartitionedMatrix:
-    """The only rank's share of a dense matrix."""
+def matrix_of(dense: np.ndarray) -> Csr:
+    """The sparse form of a dense matrix."""
     rows, columns = np.nonzero(dense)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
     values = dense[rows, columns].astype(np.float32)
-    matrix = Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
+    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
+
+
+def partitioned(dense: np.ndarray) -> PartitionedMatrix:
+    """The only rank's share of a dense matrix."""
+    matrix = matrix_of(dense)
     return PartitionedMatrix(matrix, RowPartition.even(dense.shape[1], 1), torch.device("cpu"))
 
 
@@ -109,7 +114,8 @@ class World:
 
 def training_step(model: Recommender, tables: Sequence[Tensor], step: int = 3) -> Losses:
     """The losses of the world's batch, their gradients taken."""
-    losses = model.losses(model.propagate(*tables), [World(model._settings).triplets()], step)
+    shares = [World(model._settings).triplets()]
+    losses = model.losses(model.rows_of(model.propagate(*tables), shares), shares, step)
     losses.total.backward()
     return losses
 

@@ -6,7 +6,7 @@ import torch
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.modality import ModalityBranch
+from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.propagation import PartitionedMatrix
 
 NUM_USERS, NUM_ITEMS, DIM = 4, 6, 8
@@ -32,13 +32,13 @@ def build(num_modalities, missing=()):
         present[name][item] = False
         features[name][item] = 0
         graphs[name][item] = graphs[name][:, item] = 0
-    branch = ModalityBranch(
+    graph = WholeModalityGraph(
         features,
         present,
         {name: partitioned(graph) for name, graph in graphs.items()},
         partitioned(user_rows),
-        DIM,
     )
+    branch = ModalityBranch({name: x.shape[1] for name, x in features.items()}, DIM, graph)
     return branch, features, graphs, user_rows
 
 

@@ -9,7 +9,7 @@ from dense import DIM, NUM_ITEMS, NUM_USERS, World, partitioned
 from egra_dist.config import TrainingSettings
 from egra_dist.model import egra
 from egra_dist.model.egra import Egra
-from egra_dist.model.modality import ModalityBranch
+from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.recommender import Triplets
 
 
@@ -18,19 +18,18 @@ def build(dropout):
     alignment = {"ramp": "constant", "lambda_max": 0.1}
     world = World(TrainingSettings(model=model, alignment=alignment))
     torch.manual_seed(0)
-    branch = ModalityBranch(
+    graph = WholeModalityGraph(
         world.features,
         {name: (values != 0).any(1) for name, values in world.features.items()},
         {name: partitioned(graph) for name, graph in world.item_graphs().items()},
         partitioned(world.behavior[:NUM_USERS, NUM_USERS:]),
-        DIM,
     )
+    branch = ModalityBranch({name: x.shape[1] for name, x in world.features.items()}, DIM, graph)
     return Egra(*world.common, partitioned(world.behavior), branch), world
 
 
-def batch_rows(model, world, triplets):
-    propagated = model.propagate(*world.tables())
-    return propagated.fetch([triplets.nodes()], model._nodes.positions)
+def batch_rows(model, world, triplets, tables=None):
+    return model.rows_of(model.propagate(*(tables or world.tables())), [triplets])
 
 
 def large_batch(size=2000):
@@ -101,6 +100,6 @@ def test_gradients_stay_small_where_every_modality_is_dropped():
     model, world = build(0.9)
     tables = world.tables()
     triplets = large_batch(200)
-    model.losses(model.propagate(*tables), [triplets], step=1).total.backward()
+    model.losses(batch_rows(model, world, triplets, tables), [triplets], step=1).total.backward()
     for parameter in (*tables, *model.parameters()):
         assert parameter.grad.abs().max() < 10

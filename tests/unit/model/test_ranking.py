@@ -73,22 +73,26 @@ def test_negatives_beyond_the_first_ones_and_repeated_ones_do_not_count():
     assert counted.tolist() == [True, False, False, True, False]  # 9 again, 4 a positive, 8 fifth
 
 
-def test_correction_is_the_probability_to_be_among_the_candidates():
+@pytest.mark.parametrize("power", [0.0, 0.75])
+def test_correction_is_the_probability_to_be_among_the_candidates(power):
     """Against the share of random batches in which each item is one."""
     num_positives, num_uniform, num_batches = 6, 4, 20_000
     random = np.random.default_rng(0)
     popularity = (COUNTS[NUM_USERS:] / COUNTS.sum()).numpy().astype(np.float64)
     popularity /= popularity.sum()
     by_popularity = random.choice(len(ITEMS), (num_batches, num_positives), p=popularity)
-    uniform = random.choice(len(ITEMS), (num_batches, num_uniform))
-    drawn = np.concatenate([by_popularity, uniform], axis=1)
+    weights = popularity**power / (popularity**power).sum()
+    others = random.choice(len(ITEMS), (num_batches, num_uniform), p=weights)
+    drawn = np.concatenate([by_popularity, others], axis=1)
     frequencies = np.array([(drawn == item).any(axis=1).mean() for item in range(len(ITEMS))])
 
     # Of users of length 0 the softmax is that of -log q alone, and one-hot rows show it.
     users = torch.zeros(num_positives, len(COUNTS), requires_grad=True)
     ids = torch.tensor([3, 4, 5, 6, 7, 8]), torch.tensor([9, 3, 3, 3, 3, 3])
     rows = [torch.eye(len(COUNTS))[part] for part in ids]
-    settings = RankingSettings(loss="softmax", num_negatives=num_uniform, temperature=1)
+    settings = RankingSettings(
+        loss="softmax", num_negatives=num_uniform, temperature=1, negative_power=power
+    )
     RankingLoss(settings, COUNTS)(users, *rows, [ids]).backward()
     softmax = (users.grad[0] + rows[0][0])[NUM_USERS:].numpy()
     expected = (1 / frequencies) / (1 / frequencies).sum()

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from egra_dist.config import RankingSettings
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.train.batches import TripletBatches
+from egra_dist.train.permutation import PseudorandomPermutation
 
 NUM_USERS, NUM_ITEMS = 13, 11
 
@@ -24,7 +26,8 @@ def batches_of(training, num_ranks=1, batch_size=8, seed=5, negatives="seen"):
     nodes = NodePartition(
         RowPartition.even(NUM_USERS, num_ranks), RowPartition.even(NUM_ITEMS, num_ranks)
     )
-    made = TripletBatches(training, nodes, batch_size, seed, torch.device("cpu"), negatives)
+    ranking = RankingSettings(negatives=negatives)
+    made = TripletBatches(training, nodes, batch_size, seed, torch.device("cpu"), ranking)
     order = nodes.position_of_nodes(np.arange(NUM_USERS + NUM_ITEMS))
     return made, np.argsort(order)
 
@@ -93,3 +96,23 @@ def test_user_who_has_everything_ends(training):
     nodes = NodePartition(RowPartition.even(2, 1), RowPartition.even(3, 1))
     made = TripletBatches(everything, nodes, 4, 0, torch.device("cpu"))
     assert sum(len(shares[0]) for shares in made.epoch(0)) == dense.size
+
+
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_streamed_order_holds_every_interaction_once_and_starts_anywhere(training, first_step):
+    nodes = NodePartition(RowPartition.even(NUM_USERS, 2), RowPartition.even(NUM_ITEMS, 2))
+    made = TripletBatches(
+        training, nodes, 8, 5, torch.device("cpu"), permute=PseudorandomPermutation
+    )
+    whole = [torch.cat([share.nodes() for share in shares]) for shares in made.epoch(0)]
+    rest = [torch.cat([s.nodes() for s in shares]) for shares in made.epoch(0, first_step)]
+    assert len(rest) == len(whole) - first_step
+    assert all(map(torch.equal, whole[first_step:], rest))
+    triplets = np.concatenate(
+        [np.stack([s.users, s.positives], 1) for shares in made.epoch(0) for s in shares]
+    )
+    users, items = nodes.nodes_at(triplets).T
+    pairs = set(zip(users.tolist(), (items - NUM_USERS).tolist(), strict=True))
+    expected = np.repeat(np.arange(NUM_USERS), np.diff(training.indptr)).tolist()
+    assert pairs == set(zip(expected, training.indices.tolist(), strict=True))
+    assert len(triplets) == training.num_entries

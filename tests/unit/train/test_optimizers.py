@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from egra_dist.config import OptimizerSettings
-from egra_dist.train.optimizers import Optimizers, RowWiseAdagrad
+from egra_dist.train.optimizers import LazyAdam, Optimizers, RowWiseAdagrad
 
 
 def test_row_wise_adagrad_is_fbgemms():
@@ -32,17 +32,49 @@ def test_row_wise_adagrad_is_fbgemms():
     torch.testing.assert_close(rows.detach(), fused.split_embedding_weights()[0])
 
 
+def sparse_gradients(num_rows, dim):
+    """Each step has other rows, some of them twice."""
+    torch.manual_seed(0)
+    for step in range(4):
+        rows = torch.randint(num_rows, (5,))
+        values = torch.randn(5, dim) * (step + 1)
+        yield torch.sparse_coo_tensor(rows[None], values, (num_rows, dim), check_invariants=True)
+
+
+def test_row_wise_adagrad_of_sparse_gradients_is_that_of_dense_ones():
+    sparse, dense = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    optimizers = [RowWiseAdagrad([rows], lr=0.1) for rows in (sparse, dense)]
+    for gradient in sparse_gradients(6, 4):
+        sparse.grad, dense.grad = gradient, gradient.to_dense()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(sparse, dense)
+
+
+def test_lazy_adam_is_torchs_sparse_adam():
+    ours, theirs = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    optimizers = [LazyAdam([ours], lr=0.1), torch.optim.SparseAdam([theirs], lr=0.1)]
+    for gradient in sparse_gradients(6, 4):
+        ours.grad, theirs.grad = gradient, gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
-def test_state_exists_up_front_and_changes_nothing(kind):
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_state_exists_up_front_and_changes_nothing(kind, is_sparse):
     def train(materialize):
         torch.manual_seed(0)
         table, weight = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3))
-        optimizers = Optimizers({"user": table}, [weight], OptimizerSettings(tables=kind))
+        settings = OptimizerSettings(tables=kind)
+        optimizers = Optimizers({"user": table}, [weight], settings, is_sparse)
         if materialize:
             optimizers.materialize()
             assert optimizers.table_state("user") and optimizers.dense_state()
         for _ in range(3):
-            (table @ weight).square().sum().backward()
+            rows = nn.functional.embedding(torch.arange(4), table, sparse=is_sparse)
+            (rows @ weight).square().sum().backward()
             optimizers.step()
         return table.detach(), weight.detach()
 

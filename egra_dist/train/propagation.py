@@ -1,0 +1,159 @@
+"""Two ways from tables to vectors, one interface: over the whole graph, or over samples of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from egra_dist.model.alignment import alignment_degrees
+from egra_dist.model.recommender import Propagated, Recommender, Triplets
+from egra_dist.model.subgraph import Subgraph
+from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.train.batches import TripletBatches
+from egra_dist.train.prefetch import prefetch
+
+_NUM_AHEAD = 3
+"""Batches that are sampled ahead: enough to even out their differences."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step trains on.
+
+    Attributes:
+        shares: The triplets of every rank; all ranks know them all.
+    """
+
+    shares: Sequence[Triplets]
+
+
+@dataclass(frozen=True)
+class SampledBatch(Batch):
+    """A batch and what surrounds this rank's part of it.
+
+    Attributes:
+        ids: Rows to look up in each table, distinct and ascending, ``int64 [num_rows]``.
+        subgraph: Who gathers from whom.
+    """
+
+    ids: dict[str, Tensor]
+    subgraph: Subgraph
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What is known of this rank's users and items.
+
+    Attributes:
+        users: Final vectors ``[num_own_users, dim]``; inner products are the scores.
+        items: ``[num_own_items, dim]``.
+        degrees: How well modality and behaviour of users and of items are aligned,
+            ``[num_own_users]`` and ``[num_own_items]``; None for a model that sees no modality.
+    """
+
+    users: Tensor
+    items: Tensor
+    degrees: tuple[Tensor, Tensor] | None
+
+
+B = TypeVar("B", bound=Batch)
+
+
+class Propagation(ABC, Generic[B]):
+    """How a training propagates."""
+
+    @abstractmethod
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[B]:
+        """The batches of an epoch, from one of them on."""
+
+    @abstractmethod
+    def rows(self, batch: B) -> Propagated:
+        """The rows of this rank's triplets, by the tables as they are; a collective call."""
+
+    @abstractmethod
+    def infer(self) -> Vectors:
+        """Final vectors by the tables as they are, propagated exactly; a collective call."""
+
+
+class WholeGraphPropagation(Propagation[Batch]):
+    """Every step propagates over the whole graph: the exact form.
+
+    Args:
+        model: Propagates and fuses.
+        tables: Embeddings.
+        batches: Triplets.
+    """
+
+    def __init__(
+        self, model: Recommender, tables: EmbeddingTables, batches: TripletBatches
+    ) -> None:
+        self._model = model
+        self._tables = tables
+        self._batches = batches
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """See :meth:`Propagation.epoch`."""
+        return map(Batch, self._batches.epoch(epoch, first_step))
+
+    def rows(self, batch: Batch) -> Propagated:
+        """See :meth:`Propagation.rows`."""
+        return self._model.rows_of(self._propagate(), batch.shares)
+
+    def infer(self) -> Vectors:
+        """See :meth:`Propagation.infer`."""
+        sizes = [len(self._tables.local(table)) for table in (USER, ITEM)]
+        with torch.no_grad():
+            rows = self._model.represent(self._propagate())
+        own_users, own_items = rows.final.split(sizes)
+        if rows.side is None:
+            return Vectors(own_users, own_items, None)
+        of_users, of_items = alignment_degrees(rows.side, rows.behavior).split(sizes)
+        return Vectors(own_users, own_items, (of_users, of_items))
+
+    def _propagate(self) -> Propagated:
+        return self._model.propagate(self._tables.local(USER), self._tables.local(ITEM))
+
+
+class SampledPropagation(Propagation[SampledBatch]):
+    """Every step propagates over a sample around its batch, drawn ahead in the background.
+
+    Args:
+        model: Propagates and fuses.
+        tables: Embeddings.
+        batches: Triplets.
+        surround: Draws what surrounds this rank's part of a batch, given epoch and step.
+        infer: Propagates exactly, layer by layer.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        tables: EmbeddingTables,
+        batches: TripletBatches,
+        surround: Callable[[Sequence[Triplets], int, int], SampledBatch],
+        infer: Callable[[], Vectors],
+    ) -> None:
+        self._model = model
+        self._tables = tables
+        self._batches = batches
+        self._surround = surround
+        self._infer = infer
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[SampledBatch]:
+        """See :meth:`Propagation.epoch`."""
+        batches = enumerate(self._batches.epoch(epoch, first_step), first_step)
+        sampled = (self._surround(shares, epoch, step) for step, shares in batches)
+        return prefetch(sampled, _NUM_AHEAD)
+
+    def rows(self, batch: SampledBatch) -> Propagated:
+        """See :meth:`Propagation.rows`."""
+        users, items = (self._tables.lookup(table, batch.ids[table]) for table in (USER, ITEM))
+        return self._model.propagate_sample(users, items, batch.subgraph)
+
+    def infer(self) -> Vectors:
+        """See :meth:`Propagation.infer`."""
+        with torch.no_grad():
+            return self._infer()
