@@ -1,6 +1,7 @@
 """Bytes that the largest worker of a training holds, and rows and bytes that reach it per step.
 
-Pure formulas of exact propagation (``egra_dist.train.setup`` puts the same parts together).
+Pure formulas (``egra_dist.train.setup`` puts the same parts together); those of a sampled step are
+in ``sampled.py``.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egra_dist.config import BaselineSettings, ItemGraphSettings, TrainingSettings
+from egra_dist.plan import sampled
 from egra_dist.plan.sizes import Sizes
 
 FLOAT = INDEX = 4
@@ -109,7 +111,7 @@ def memory(
     tables = FLOAT * (worker.users * model.user_dim + worker.items * model.dim)
     adam = training.optimizer.tables == "adam"
     widths = _widths(sizes, training)
-    return {
+    parts = {
         "tables": tables,
         "gradients": tables,
         "optimizer": 2 * tables if adam else FLOAT * worker.nodes,
@@ -117,10 +119,16 @@ def memory(
         "features": FLOAT * worker.items * sum(widths),
         "halo": FLOAT * model.dim * worker.halo if model.name != "vbpr" else 0,
         "activations": _activation_bytes(training, len(widths), num_workers, worker),
-        # Users, items, pairs and an epoch's order, of all interactions on every worker.
-        "batches": 4 * POINTER * sizes.num_interactions + POINTER * sizes.num_items,
+        # The order of an epoch, of all interactions on every worker.
+        "batches": POINTER * (sizes.num_interactions + sizes.num_items),
         "libraries": LIBRARIES,
     }
+    if training.propagation.mode == "exact":
+        return parts
+    around = sampled.surroundings(sizes, training, graph, len(widths), num_workers)
+    step = sampled.step_bytes(around, training, widths)
+    step["activations"] += FLOAT * _num_pairs(training, len(widths), num_workers)
+    return parts | step
 
 
 def bytes_per_step(
@@ -134,6 +142,9 @@ def bytes_per_step(
     worker = largest_worker(sizes, graph, k, num_workers)
     model, away = training.model, 1 - 1 / num_workers
     num_modalities = len(_widths(sizes, training))
+    if training.propagation.mode == "sampled":
+        around = sampled.surroundings(sizes, training, graph, num_modalities, num_workers)
+        return sampled.received_bytes(around, training, num_workers)
     rows = 0.0
     if model.name != "vbpr":
         rows += model.num_layers * worker.halo
@@ -208,7 +219,13 @@ def _activation_bytes(
     dim, batch = training.model.dim, training.batch_size
     rows = 4.0 * worker.nodes + num_modalities * (6 * worker.items + 2 * worker.nodes)
     rows += 3 * batch / num_workers * (8 + 4 * num_modalities)
+    return round(FLOAT * dim * rows) + FLOAT * _num_pairs(training, num_modalities, num_workers)
+
+
+def _num_pairs(training: TrainingSettings, num_modalities: int, num_workers: int) -> int:
+    """Products of all pairs of a batch, forwards and back."""
+    batch = training.batch_size
     pairs = 6 * batch * batch / num_workers if num_modalities else 0.0
     if training.ranking.loss == "softmax":
         pairs += 3 * batch / num_workers * (batch + training.ranking.num_negatives)
-    return round(FLOAT * (dim * rows + pairs))
+    return round(pairs)

@@ -18,7 +18,10 @@ from egra_dist.graph.partition import NodePartition, RowPartition, take_rows
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.plan import memory, sizes
 from egra_dist.plan.plan import disk_bytes, make_plan
+from egra_dist.plan.sampled import surroundings
+from egra_dist.train.inference import Graphs
 from egra_dist.train.optimizers import Optimizers
+from egra_dist.train.sampled import neighborhood_sampler
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -189,3 +192,47 @@ def test_what_cannot_be_planned_is_refused(arguments, words):
 @pytest.mark.parametrize(("text", "size"), [("16G", 2**34), ("1.5GiB", 3 * 2**29), ("64M", 2**26)])
 def test_sizes_in_words(text, size):
     assert sizes.parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("batch_size", [16, 256])
+def test_sampled_step_needs_about_the_predicted_rows(known, tmp_path, batch_size):
+    catalog, counted, graphs = known
+    graph = ItemGraphSettings(k=5, beta=1)
+    build_knn(catalog.features("modality_0").values, KnnSettings(k=5)).save(tmp_path / "knn")
+    write_merged(graphs / "plain", tmp_path / "knn", graph, tmp_path)
+    features = {name: Csr.load(graphs / "features" / name) for name in catalog.modalities}
+    loaded = Graphs(Csr.load(tmp_path / "behavior"), Csr.load(graphs / "plain"), features)
+    fields = {"mode": "sampled", "feature_neighbors": 3, "modality_items": 2}
+    training = TrainingSettings(propagation=fields, batch_size=batch_size)
+    random = np.random.default_rng(0)
+    triplets = random.choice(counted.num_interactions, batch_size)
+    users, items = (side[triplets] for side in catalog.interactions("train"))
+    others = random.choice(counted.num_items, batch_size)
+    nodes = np.concatenate([users, *(counted.num_users + ids for ids in (items, others))])
+    sampler = neighborhood_sampler(loaded, counted.num_users, training)
+    drawn = sampler.sample(nodes.astype(np.int64), key=1)
+    around = surroundings(counted, training, graph, len(features), 1)
+    assert 0.8 * len(drawn.inputs) <= around.rows <= 2 * len(drawn.inputs)
+    most = max(len(block.columns) for block in drawn.sources.features.values())
+    assert 0.8 * most <= around.sources <= 2 * most
+    edges = sum(block.matrix.num_entries for block in drawn.layers)
+    edges += sum(block.matrix.num_entries for block in drawn.sources.features.values())
+    assert 0.8 * edges <= around.edges <= 2 * edges
+
+
+def test_sampled_plan_does_not_grow_with_the_graph():
+    counts = (10**6, 10**7), (10**6, 10**9)
+    plans = [
+        make_plan(
+            load_config(None, ["train.propagation.mode=sampled"]),
+            sizes.sizes_of_counts(10**6, items, interactions, {"image": 64}),
+            4,
+            2**40,
+        )
+        for items, interactions in counts
+    ]
+    small, large = (plan.trainings["train"].memory for plan in plans)
+    assert large["graph"] == small["graph"] == 0
+    assert large["batches"] < 2 * small["batches"]
+    exact = plans[1].trainings["pretrain"].memory
+    assert exact["graph"] > large["activations"]
