@@ -110,12 +110,12 @@ def recall_of(path, neighbors):
     return float(np.mean(found))
 
 
-def ours(method, workers=0):
+def ours(method, workers=0, recall=0.98):
     def build(path):
         from egra_dist.graph.knn import KnnSettings, Workers, build_knn
 
         vectors = np.load(path, mmap_mode="r")
-        settings = KnnSettings(k=K, method=method, recall=0.98)
+        settings = KnnSettings(k=K, method=method, recall=recall)
         graph = build_knn(vectors, settings, workers=Workers(1, ray=workers > 0))
         return graph.neighbors, {
             name: graph.statistics.get(name)
@@ -189,6 +189,7 @@ METHODS = {
     "exact": ours("exact"),
     "exact, 1 Ray worker": ours("exact", 1),
     "exact, 2 Ray workers": ours("exact", 2),
+    "routed .95": ours("routed", recall=0.95),
     "routed .98": ours("routed"),
     "routed .98, 1 Ray worker": ours("routed", 1),
     "routed .98, 2 Ray workers": ours("routed", 2),

@@ -108,5 +108,5 @@ class Auditor:
 
 
 def _is_enough(recall: Recall, target: float) -> bool:
-    """Whether the recall is reached, by one standard error."""
-    return recall.value - recall.half_width / 2 >= target
+    """Whether the recall is reached at the lower end of its interval."""
+    return recall.value - recall.half_width >= target
