@@ -1,4 +1,4 @@
-"""What is sent to a Ray cluster: the settings, checked and whole, and the code that reads them."""
+"""What is sent to a Ray cluster: the settings that were given, and the code that reads them."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ class Submission:
 
     @property
     def settings(self) -> str:
-        """The settings as YAML, defaults included.
+        """The settings that were given, as YAML; the defaults come with the code.
 
         Raises:
             UserError: If the tracking URI holds a password: what is sent can be read by whoever
@@ -79,7 +79,8 @@ class Submission:
                 "tracking.uri: has a password, which would be readable on the cluster; "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on its machines"
             )
-        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        given = self.config.model_dump(mode="json", exclude_unset=True)
+        return yaml.safe_dump(given, sort_keys=False)
 
     @property
     def digest(self) -> str:
