@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from egra_dist.config import EvaluationSettings
 from egra_dist.evaluate.report import Evaluation, EvaluationSums
 from egra_dist.evaluate.split import HeldOut, Split
-from egra_dist.graph.csr import Csr
+from egra_dist.graph.products import column_counts
 
 _USERS_PER_BLOCK = 1 << 16
-_ENTRIES_PER_BLOCK = 1 << 22
 _NEVER = 1 << 40
 
 
@@ -24,7 +23,7 @@ def evaluate_popularity(split: Split, settings: EvaluationSettings) -> Evaluatio
     The same as :func:`egra_dist.evaluate.protocol.evaluate_vectors` of these numbers, ties going to
     the lower item; the training matrix may be memory-mapped.
     """
-    counts = count_columns(split.training)
+    counts = column_counts(split.training)
     places = np.empty(len(counts), dtype=np.int64)
     places[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     sums = EvaluationSums(settings.cutoffs, split.slices)
@@ -33,15 +32,6 @@ def evaluate_popularity(split: Split, settings: EvaluationSettings) -> Evaluatio
         ranks = _ranks(split, positives, places)
         sums.add(positives.users, positives.items, torch.from_numpy(ranks))
     return sums.result()
-
-
-def count_columns(matrix: Csr) -> NDArray[np.int64]:
-    """Number of entries of each column: ``[num_columns]``, read in blocks."""
-    counts = np.zeros(matrix.num_columns, dtype=np.int64)
-    for start in range(0, matrix.num_entries, _ENTRIES_PER_BLOCK):
-        entries = matrix.indices[start : start + _ENTRIES_PER_BLOCK]
-        counts += np.bincount(entries, minlength=matrix.num_columns)
-    return counts
 
 
 def _ranks(split: Split, positives: HeldOut, places: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from egra_dist.model.egra import Egra
 from egra_dist.model.recommender import Propagated
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.propagation import Vectors
-from egra_dist.train.shared import create_shared
+from egra_dist.train.shared import create_shared, publish
 
 Matrix = NDArray[np.float32]
 
@@ -84,6 +84,7 @@ class LayerwiseInference:
         layers = [self._create("layer-0", self._num_nodes, self._dim)]
         for table, rows in zip((USER, ITEM), self._own_nodes, strict=True):
             layers[0][rows] = _to_numpy(self.tables.local(table))
+        publish(layers[0])
         for number in range(1, self.num_layers + 1):
             layers.append(self._create(f"layer-{number}", self._num_nodes, self._dim))
             for rows in self._own_nodes:
@@ -112,6 +113,7 @@ class LayerwiseInference:
             values = self._tensor(np.array(features.values[rows], np.float32))
             present = self._tensor(np.array(features.present[rows]))
             purified[rows] = _to_numpy(branch.purified(modality, embeddings, values, present))
+        publish(purified)
 
     def _fused(self, layers: list[Matrix], gathered: Matrix | None) -> Vectors:
         final = self._create("final", self._num_nodes, self._dim)
@@ -164,6 +166,7 @@ class LayerwiseInference:
 def _multiply(matrix: Csr, rows: slice, dense: Matrix, product: Matrix) -> None:
     for block in row_blocks(matrix, rows):
         product[block] = multiply_rows(matrix, block, dense)
+    publish(product)
 
 
 def _to_numpy(values: Tensor) -> Matrix:

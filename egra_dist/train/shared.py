@@ -1,5 +1,6 @@
 """Matrices that all ranks write together: a file in a folder that they share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,3 +24,13 @@ def create_shared(path: Path, num_rows: int, dim: int) -> NDArray[np.float32]:
     if num_rows == 0:
         return np.empty((0, dim), dtype=np.float32)
     return open_memmap(path, mode="r+")
+
+
+def publish(matrix: NDArray[np.float32]) -> None:
+    """Lets other machines see what was written, once they have passed a barrier.
+
+    The processes of one machine see it as it is.
+    """
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+    if isinstance(matrix, np.memmap) and num_local < dist.get_world_size():
+        matrix.flush()

@@ -95,6 +95,8 @@ def _write_vectors(folder: Path, nodes: NodePartition, vectors: Vectors) -> None
     for name, partition, rows in tables:
         file = create_shared(folder / f"{name}_vectors.npy", partition.num_rows, rows.shape[1])
         file[partition.block(dist.get_rank())] = rows.detach().cpu().numpy()
+        if isinstance(file, np.memmap):
+            file.flush()
     dist.barrier()
 
 

@@ -16,6 +16,10 @@ WINDOW_PER_SLOT = 2
 """Tasks that are handed to a node for each of its slots: one that runs and one that waits. What
 tasks in flight hold is bounded by it; none of it is in the object store but their descriptions."""
 
+_ANYWHERE = ""
+_SLOTS_TO_COME = 8
+"""Tasks in flight on a cluster that has no node yet and starts some on demand."""
+
 
 class Queues:
     """Tasks that wait, one queue per node.
@@ -66,7 +70,7 @@ def run_on_nodes(calls: Sequence[Call], weights: Sequence[float]) -> Iterator[Do
     import ray
 
     remote = ray.remote(num_cpus=1, max_retries=3)(_run_single_threaded)
-    nodes = _slots_of_nodes()
+    nodes = _slots_of_nodes() or {_ANYWHERE: _SLOTS_TO_COME}
     queues = Queues(weights, list(nodes.values()))
     running: dict[Any, int] = {}
 
@@ -99,6 +103,8 @@ def _slots_of_nodes() -> dict[str, int]:
 
 def _near(node: str) -> Any:
     """Prefers a node; elsewhere when it is lost, or busy with something else."""
+    if node == _ANYWHERE:
+        return "DEFAULT"
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)

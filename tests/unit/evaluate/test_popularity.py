@@ -31,5 +31,4 @@ def test_ranks_by_counting_are_those_of_scores(seed, has_more):
     expected = evaluate_vectors(split, np.ones((9, 1), np.float32), counts, chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(popularity, "_USERS_PER_BLOCK", 4)
-        patch.setattr(popularity, "_ENTRIES_PER_BLOCK", 5)
         assert popularity.evaluate_popularity(split, chosen) == expected

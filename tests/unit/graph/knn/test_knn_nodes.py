@@ -34,14 +34,14 @@ def test_an_idle_node_takes_from_the_others_and_every_task_runs_once():
 class FakeRay:
     """Two nodes of 2 and 3 slots, one of them dead and one without a slot; the last ends first."""
 
-    def __init__(self):
-        self.in_flight, self.most, self.done = [], 0, []
+    def __init__(self, **slots):
+        self.in_flight, self.most = [], 0
+        self.slots = slots or {"a": 2, "b": 3, "dead": 7, "driver": 0}
 
     def nodes(self):
-        slots = {"a": 2, "b": 3, "dead": 7, "driver": 0}
         return [
             {"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": float(cpus)}}
-            for name, cpus in slots.items()
+            for name, cpus in self.slots.items()
         ]
 
     def remote(self, **_):
@@ -72,3 +72,13 @@ def test_tasks_in_flight_are_bounded_by_the_slots(monkeypatch, num_tasks):
     done = [each.number for each in run_on_nodes(calls, [1.0] * num_tasks)]
     assert sorted(done) == list(range(num_tasks))
     assert ray.most == min(num_tasks, WINDOW_PER_SLOT * 5)
+
+
+def test_tasks_run_on_a_cluster_whose_nodes_are_still_to_come(monkeypatch):
+    ray, near = FakeRay(driver=0), []
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(ray, "options", lambda scheduling_strategy: near.append(
+        scheduling_strategy) or SimpleNamespace(remote=ray.submit))  # fmt: skip
+    done = [each.number for each in run_on_nodes([(0,), (1,)], [1.0, 1.0])]
+    assert sorted(done) == [0, 1]
+    assert set(near) == {"DEFAULT"}
