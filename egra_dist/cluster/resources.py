@@ -78,11 +78,13 @@ def num_local_cpus() -> int:
 
 
 def num_local_slots(settings: ClusterSettings) -> int:
-    """CPUs that a local Ray offers: the machine's, or more when more workers are asked for.
+    """CPUs that a local Ray offers: what the workers are said to get, else the machine's.
 
     Ray's CPUs are permits, not cores: four workers run on two cores, only more slowly.
     """
-    return max(num_local_cpus(), settings.num_workers * (settings.cpus_per_worker or 1))
+    if settings.cpus_per_worker:
+        return settings.num_workers * settings.cpus_per_worker
+    return max(num_local_cpus(), settings.num_workers)
 
 
 def _num_workers_held(nodes: Sequence[Mapping[str, float]], resources: WorkerResources) -> int:

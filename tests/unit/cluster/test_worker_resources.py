@@ -54,6 +54,12 @@ def test_what_the_settings_say_is_kept():
     assert resources.as_ray() == {"CPU": 3.0, "GPU": 0.5}
 
 
+def test_local_ray_has_the_cpus_that_workers_are_said_to_get():
+    assert num_local_slots(ClusterSettings(num_workers=3, cpus_per_worker=2)) == 6
+    assert num_local_slots(ClusterSettings(cpus_per_worker=1)) == 1
+    assert num_local_slots(ClusterSettings(num_workers=999)) == 999
+
+
 def test_no_gpu_is_not_asked_for():
     assert WorkerResources(2).as_ray() == {"CPU": 2.0}
 
