@@ -18,6 +18,7 @@ Verbosity = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of workers; short for cluster.num_workers.")
 ]
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of what is learned.")]
 RunFolder = Annotated[Path, typer.Option(help="The run folder.")]
 ClusterFile = Annotated[Path | None, typer.Option(help="YAML file of where it runs.")]
 Stage = Annotated[str, typer.Option(help="The last stage to run.")]
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file of what is learned.")],
+    config: ConfigFile,
     catalog: CatalogOption,
     out: RunFolder,
     cluster: ClusterFile = None,
@@ -58,8 +59,13 @@ def run(
       egra-dist run configs/default.yaml --catalog catalogs/mine --out runs/easy
       --artifacts artifacts/mine --set train.alignment.focus=easy
     """
-    settings = [*(overrides or []), *([f"cluster.num_workers={workers}"] if workers else [])]
+    settings = all_overrides(overrides, workers)
     _run(config, catalog, out, cluster, settings, stage, verbose, artifacts)
+
+
+def all_overrides(overrides: list[str] | None, workers: int | None) -> list[str]:
+    """What ``--set`` and ``--workers`` say, as ``KEY=VALUE``."""
+    return [*(overrides or []), *([f"cluster.num_workers={workers}"] if workers else [])]
 
 
 def demo(

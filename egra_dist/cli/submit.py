@@ -1,7 +1,6 @@
 """The verb ``submit``: a run as a job on a Ray cluster."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +9,13 @@ from egra_dist.cli.run import (
     Artifacts,
     CatalogOption,
     ClusterFile,
+    ConfigFile,
     Overrides,
     RunFolder,
     Stage,
     Verbosity,
     Workers,
+    all_overrides,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    config: Annotated[Path, typer.Argument(help="YAML file of what is learned.")],
+    config: ConfigFile,
     catalog: CatalogOption,
     out: RunFolder,
     cluster: ClusterFile = None,
@@ -81,8 +82,7 @@ def submit(
     from egra_dist.tracking.noise import setup_logging
 
     setup_logging(verbose)
-    given = [*(overrides or []), *([f"cluster.num_workers={workers}"] if workers else [])]
-    settings = load_config(config, given, cluster)
+    settings = load_config(config, all_overrides(overrides, workers), cluster)
     places = catalog.absolute(), out.absolute(), artifacts.absolute() if artifacts else None
     submission = Submission(
         name or out.absolute().name, settings, places[0], places[1], stage, places[2], verbose
@@ -101,10 +101,10 @@ def _check(submission: "Submission") -> None:
     from egra_dist.catalog.catalog import Catalog
     from egra_dist.checks import check_run, check_stage
 
-    check_stage(submission.stage)
     if submission.catalog.exists():
         check_run(submission.config, Catalog.open(submission.catalog), submission.stage)
     else:
+        check_stage(submission.stage)
         typer.echo(f"{submission.catalog}: not on this machine; the job will check it", err=True)
 
 

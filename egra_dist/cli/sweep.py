@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from egra_dist.cli.run import CatalogOption, Overrides, Verbosity, Workers
+from egra_dist.cli.run import (
+    CatalogOption,
+    ClusterFile,
+    ConfigFile,
+    Overrides,
+    Verbosity,
+    Workers,
+    all_overrides,
+)
 
 if TYPE_CHECKING:
     from egra_dist.sweep.record import SweepRecord
@@ -19,14 +27,14 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    config: Annotated[Path, typer.Argument(help="YAML file of what is learned.")],
+    config: ConfigFile,
     catalog: CatalogOption,
     space: Annotated[Path, typer.Option(help="YAML file of what is varied.")],
     out: Annotated[Path, typer.Option(help="Folder of the search.")],
     samples: Annotated[
         int | None, typer.Option(min=1, help="Number of draws; short for num_samples.")
     ] = None,
-    cluster: Annotated[Path | None, typer.Option(help="YAML file of where it runs.")] = None,
+    cluster: ClusterFile = None,
     workers: Workers = None,
     overrides: Overrides = None,
     final: Annotated[
@@ -52,7 +60,7 @@ def sweep(
     from egra_dist.tracking.noise import setup_logging
 
     setup_logging(verbose)
-    settings = [*(overrides or []), *([f"cluster.num_workers={workers}"] if workers else [])]
+    settings = all_overrides(overrides, workers)
     given, opened = load_config(config, settings, cluster), Catalog.open(catalog)
     searched = load_space(space, samples)
     from egra_dist.sweep.run import run_sweep  # seconds of imports: the user's mistakes first

@@ -23,3 +23,10 @@ class PropagationSettings(Settings):
     """Most items that a user gathers modalities from."""
     feature_neighbors: PositiveInt = 10
     """Most neighbours in a feature graph that an item gathers a modality from."""
+
+    def fan_outs(self, layer: int) -> tuple[int, int]:
+        """``user_item`` and ``item_item`` of a layer."""
+        of_both, of_items = (
+            numbers[min(layer, len(numbers) - 1)] for numbers in (self.user_item, self.item_item)
+        )
+        return of_both, of_items

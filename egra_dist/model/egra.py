@@ -64,7 +64,16 @@ class Egra(Recommender):
         return Propagated(behavior, self.modality_branch.propagate(items))
 
     def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
-        """Estimates the rows of a batch; see :meth:`Recommender.propagate_sample`."""
+        """Estimates the rows of a batch from its sampled neighbourhood.
+
+        Args:
+            users: Rows of ``E_u`` that the sample needs, ``[num_users, dim]``.
+            items: Rows of ``E_i``, ``[num_items, dim]``.
+            sample: Who gathers from whom.
+
+        Returns:
+            The rows of this rank's triplets.
+        """
         behavior = sample.mean_of_layers(torch.cat([users, items])).index_select(0, sample.rows)
         if self.modality_branch is None or sample.modalities is None:
             return Propagated(behavior, None)

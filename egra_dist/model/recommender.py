@@ -14,7 +14,6 @@ from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.exchange import fetch_rows, rank
 from egra_dist.model.ranking import RankingLoss
-from egra_dist.model.subgraph import Subgraph
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ Weighted = tuple[float, Tensor]
 
 
 class Recommender(nn.Module, ABC):
-    """A model whose step propagates over the whole graph or, where it can, over samples.
+    """A model whose step propagates over the whole graph: the exact form.
 
     Args:
         settings: The training.
@@ -156,19 +155,6 @@ class Recommender(nn.Module, ABC):
         Returns:
             This rank's nodes, its users first.
         """
-
-    def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
-        """Propagates over the sampled neighbourhood of a batch.
-
-        Args:
-            users: Rows of ``E_u`` that the sample needs, ``[num_users, dim]``.
-            items: Rows of ``E_i``, ``[num_items, dim]``.
-            sample: Who gathers from whom.
-
-        Returns:
-            The rows of this rank's triplets.
-        """
-        raise NotImplementedError("the settings refuse to sample this model")
 
     @abstractmethod
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:

@@ -8,7 +8,8 @@ FBGEMM's fused kernels behind TorchRec's lookups (``tests/benchmarks/tables.py``
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -146,10 +147,35 @@ class _Holder(nn.Module):
 
 
 def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) -> nn.Module:
+    module, planner, sharders = planned_tables(sizes, widths, dist.get_world_size(), device.type)
+    from torchrec.distributed import DistributedModelParallel
+
+    return DistributedModelParallel(
+        module,
+        device=device,
+        plan=planner.collective_plan(module, sharders, dist.group.WORLD),
+        sharders=sharders,
+        init_data_parallel=False,
+    )
+
+
+def planned_tables(
+    sizes: Mapping[str, int], widths: Mapping[str, int], num_ranks: int, device_type: str
+) -> tuple[nn.Module, Any, Sequence]:
+    """The tables, without their rows, and who plans where these go: row-wise, fused kernels.
+
+    Args:
+        sizes: Rows of each table.
+        widths: Columns of each table.
+        num_ranks: Number of workers.
+        device_type: ``cpu`` or ``cuda``.
+
+    Returns:
+        A module with the table ``name`` at ``tables.<name>``, TorchRec's planner, and sharders.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchrec import EmbeddingCollection, EmbeddingConfig
-        from torchrec.distributed import DistributedModelParallel
         from torchrec.distributed.embedding import EmbeddingCollectionSharder
         from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
         from torchrec.distributed.planner.types import ParameterConstraints
@@ -169,19 +195,12 @@ def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) 
             for name, config in configs.items()
         }
     )
-    sharders: Sequence = [EmbeddingCollectionSharder()]
     constraint = ParameterConstraints(sharding_types=["row_wise"], compute_kernels=["fused"])
     planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=dist.get_world_size(), compute_device=device.type),
+        topology=Topology(world_size=num_ranks, compute_device=device_type),
         constraints=dict.fromkeys(sizes, constraint),
     )
-    return DistributedModelParallel(
-        module,
-        device=device,
-        plan=planner.collective_plan(module, sharders, dist.group.WORLD),
-        sharders=sharders,
-        init_data_parallel=False,
-    )
+    return module, planner, [EmbeddingCollectionSharder()]
 
 
 def _local(sharded: ShardedTensor, dim: int, device: torch.device) -> Tensor:

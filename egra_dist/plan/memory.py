@@ -10,9 +10,10 @@ import numpy as np
 
 from egra_dist.config import BaselineSettings, ItemGraphSettings, TrainingSettings
 from egra_dist.plan import sampled
+from egra_dist.plan.sampled import FLOAT
 from egra_dist.plan.sizes import Sizes
 
-FLOAT = INDEX = 4
+INDEX = 4
 POINTER = 8
 LIBRARIES = 600 * 2**20
 """What a worker's process holds before it has any data: Python, torch, TorchRec, Ray."""

@@ -55,8 +55,7 @@ def surroundings(
     items = items_drawn = distinct(2 * share, sizes.num_items)
     first, edges = (users, items), 0.0
     for layer in range(training.model.num_layers):
-        of_both = settings.user_item[min(layer, len(settings.user_item) - 1)]
-        of_items = settings.item_item[min(layer, len(settings.item_item) - 1)]
+        of_both, of_items = settings.fan_outs(layer)
         of_items = min(of_items, 2 * graph.k) if graph else 0
         new_items = users * min(of_both, sizes.num_interactions / sizes.num_users)
         new_users = items * min(of_both, sizes.num_interactions / sizes.num_items)

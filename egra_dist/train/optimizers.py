@@ -1,5 +1,6 @@
 """Two optimizers, one for the sharded tables and one for the dense parameters."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,10 +10,31 @@ from torch import Tensor, nn
 from egra_dist.config import OptimizerSettings
 
 
-class RowWiseAdagrad(torch.optim.Optimizer):
+class _TableOptimizer(torch.optim.Optimizer, ABC):
+    """Updates every matrix ``[num_rows, dim]`` that has a gradient."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update; of a sparse gradient the rows that it has."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient.is_sparse:
+                    gradient = gradient.coalesce()
+                self._update(parameter, gradient, self.state[parameter], group["lr"])
+
+    @abstractmethod
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
+    ) -> None:
+        """Updates one matrix; the state is empty before the first."""
+
+
+class RowWiseAdagrad(_TableOptimizer):
     """Adagrad with one accumulator per row: the mean square of the row's gradients.
 
-    The same update as FBGEMM's ``EXACT_ROWWISE_ADAGRAD``, for a dense gradient.
+    The same update as FBGEMM's ``EXACT_ROWWISE_ADAGRAD``.
 
     Args:
         parameters: Matrices ``[num_rows, dim]``.
@@ -21,38 +43,26 @@ class RowWiseAdagrad(torch.optim.Optimizer):
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8) -> None:
-        super().__init__(parameters, {"lr": lr, "eps": eps})
+        super().__init__(parameters, {"lr": lr})
+        self._eps = eps
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Updates every matrix that has a gradient; of a sparse one the rows that it has."""
-        assert closure is None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                state = self.state[parameter]
-                if not state:
-                    state["sum"] = torch.zeros(len(parameter), device=parameter.device)
-                if gradient.is_sparse:
-                    _update_rows(parameter, state["sum"], gradient.coalesce(), **_rate(group))
-                    continue
-                state["sum"] += gradient.square().mean(1)
-                scale = group["lr"] / (state["sum"].sqrt() + group["eps"])
-                parameter -= scale[:, None] * gradient
-
-
-def _rate(group: dict[str, Any]) -> dict[str, float]:
-    return {"lr": group["lr"], "eps": group["eps"]}
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
+    ) -> None:
+        if not state:
+            state["sum"] = torch.zeros(len(parameter), device=parameter.device)
+        if not gradient.is_sparse:
+            state["sum"] += gradient.square().mean(1)
+            parameter -= (rate / (state["sum"].sqrt() + self._eps))[:, None] * gradient
+            return
+        rows, values = gradient.indices()[0], gradient.values()
+        own = state["sum"].index_select(0, rows) + values.square().mean(1)
+        state["sum"].index_copy_(0, rows, own)
+        scale = rate / (own.sqrt() + self._eps)
+        parameter.index_add_(0, rows, scale[:, None] * values, alpha=-1)
 
 
-def _update_rows(parameter: Tensor, sums: Tensor, gradient: Tensor, lr: float, eps: float) -> None:
-    rows, values = gradient.indices()[0], gradient.values()
-    own = sums.index_select(0, rows) + values.square().mean(1)
-    sums.index_copy_(0, rows, own)
-    parameter.index_add_(0, rows, values * (lr / (own.sqrt() + eps))[:, None], alpha=-1)
-
-
-class LazyAdam(torch.optim.Optimizer):
+class LazyAdam(_TableOptimizer):
     """Adam for sparse gradients: a row that has none is left alone, moments included.
 
     The bias correction counts all steps, as FBGEMM's fused Adam does.
@@ -67,22 +77,13 @@ class LazyAdam(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Updates the rows that have a gradient."""
-        assert closure is None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros((), device=parameter.device)
-                    state["exp_avg"] = torch.zeros_like(parameter)
-                    state["exp_avg_sq"] = torch.zeros_like(parameter)
-                self._update(parameter, parameter.grad.coalesce(), state, group["lr"])
-
     def _update(
         self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
     ) -> None:
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
         rows = gradient.indices()[0]
         state["step"] += 1
         matrices = [parameter, state["exp_avg"], state["exp_avg_sq"]]

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def prefetch(source: Iterable[T], num_ahead: int) -> Iterator[T]:
                 if isinstance(result, BaseException):
                     raise result
                 return
-            yield result  # type: ignore[misc]
+            yield cast("T", result)
     finally:
         is_left.set()
         thread.join()

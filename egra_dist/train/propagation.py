@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from egra_dist.model.alignment import alignment_degrees
+from egra_dist.model.egra import Egra
 from egra_dist.model.recommender import Propagated, Recommender, Triplets
 from egra_dist.model.subgraph import Subgraph
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
@@ -130,7 +131,7 @@ class SampledPropagation(Propagation[SampledBatch]):
 
     def __init__(
         self,
-        model: Recommender,
+        model: Egra,
         tables: EmbeddingTables,
         batches: TripletBatches,
         surround: Callable[[Sequence[Triplets], int, int], SampledBatch],

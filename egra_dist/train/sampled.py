@@ -71,10 +71,4 @@ def neighborhood_sampler(
 
 def layer_fan_outs(settings: PropagationSettings, num_layers: int) -> list[FanOut]:
     """The fan-outs of each layer; the last ones that are given hold for all beyond."""
-    return [
-        FanOut(
-            settings.user_item[min(layer, len(settings.user_item) - 1)],
-            settings.item_item[min(layer, len(settings.item_item) - 1)],
-        )
-        for layer in range(num_layers)
-    ]
+    return [FanOut(*settings.fan_outs(layer)) for layer in range(num_layers)]

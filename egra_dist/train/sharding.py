@@ -1,6 +1,5 @@
 """TorchRec's own word on how the tables will be sharded, before there are any workers."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,32 +30,13 @@ def plan_sharding(
         num_ranks: Number of workers.
         device: ``cpu`` or ``cuda``.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch
-        from torchrec import EmbeddingCollection, EmbeddingConfig
-        from torchrec.distributed.embedding import EmbeddingCollectionSharder
-        from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-        from torchrec.distributed.planner.types import ParameterConstraints
+    from egra_dist.model.tables import planned_tables
 
-    module = torch.nn.ModuleDict()
-    for name, num_rows in sizes.items():
-        config = EmbeddingConfig(
-            name=name,
-            embedding_dim=widths[name],
-            num_embeddings=num_rows,
-            feature_names=[name],
-        )
-        module[name] = EmbeddingCollection(tables=[config], device=torch.device("meta"))
-    constraint = ParameterConstraints(sharding_types=["row_wise"], compute_kernels=["fused"])
-    planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=num_ranks, compute_device=device),
-        constraints=dict.fromkeys(sizes, constraint),
-    )
-    plan = planner.plan(module, [EmbeddingCollectionSharder()])
+    module, planner, sharders = planned_tables(sizes, widths, num_ranks, device)
+    plan = planner.plan(module, sharders)
     found = {}
     for name in sizes:
-        parameter = plan.plan[name][name]
+        parameter = plan.plan[f"tables.{name}"][name]
         shards = parameter.sharding_spec.shards
         rows = tuple(shard.shard_sizes[0] for shard in shards)
         found[name] = TableSharding(parameter.sharding_type, parameter.compute_kernel, rows)

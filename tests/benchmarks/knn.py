@@ -22,9 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks.document import replace_between
+from tests.benchmarks.knn_data import DATA, vectors_file
+
 K = 10
 AUDIT_ROWS = 2000
-DOCUMENT = Path(__file__).parents[2] / "docs" / "performance.md"
 MARKERS = ("<!-- knn benchmark -->", "<!-- end of knn benchmark -->")
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -34,52 +36,7 @@ ONE_THREAD = {
 }
 
 
-def clustered(num_rows, dim, seed=0, size=None):
-    """Skewed clusters of skewed clusters, of unit length; ``size`` of them, or all."""
-    generator = np.random.default_rng(seed)
-    num_top, num_sub = max(8, int(num_rows**0.5 / 8)), max(64, num_rows // 60)
-    weights = 1 / np.arange(1, num_top + 1) ** 0.8
-    top = generator.standard_normal((num_top, dim), dtype=np.float32)
-    parents = generator.choice(num_top, num_sub, p=weights / weights.sum())
-    sub = top[parents] + 0.6 * generator.standard_normal((num_sub, dim), dtype=np.float32)
-    weights = generator.lognormal(0, 1, num_sub)
-    for first in range(0, size or num_rows, 1 << 20):
-        block = min(1 << 20, (size or num_rows) - first)
-        members = generator.choice(num_sub, block, p=weights / weights.sum())
-        rows = sub[members] + 0.7 * generator.standard_normal((block, dim), dtype=np.float32)
-        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def latent(num_rows, dim, seed=0):
-    """Twelve latent dimensions through a random network, of unit length."""
-    generator = np.random.default_rng(seed)
-    hidden = generator.standard_normal((12, 128), dtype=np.float32)
-    out = generator.standard_normal((128, dim), dtype=np.float32)
-    for first in range(0, num_rows, 1 << 20):
-        size = min(1 << 20, num_rows - first)
-        rows = np.tanh(generator.standard_normal((size, 12), dtype=np.float32) @ hidden) @ out
-        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
 WARM_UP_ROWS = 5000
-DATA = {"clustered": clustered, "latent": latent}
-
-
-def vectors_file(folder, data, num_rows, dim):
-    """The table of vectors, made when it is not there."""
-    path = folder / f"{data}-{num_rows}-{dim}.npy"
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        table = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.float32, shape=(num_rows, dim)
-        )
-        first = 0
-        for block in DATA[data](num_rows, dim):
-            table[first : first + len(block)] = block
-            first += len(block)
-        table.flush()
-        partial.rename(path)
-    return path
 
 
 def truth(path):
@@ -263,15 +220,6 @@ def table_of(rows):
     return "\n".join(lines)
 
 
-def write_document(table):
-    begin, end = MARKERS
-    text = DOCUMENT.read_text() if DOCUMENT.exists() else "# Performance\n"
-    if begin not in text:
-        text += f"\n## Nearest-neighbour graph\n\n{begin}\n{end}\n"
-    head, rest = text.split(begin)
-    DOCUMENT.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
@@ -303,7 +251,7 @@ def main():
                         file.write(json.dumps(row) + "\n")
                     rows.append(row)
     if options.write:
-        write_document(table_of(rows))
+        replace_between("performance.md", MARKERS, table_of(rows))
     return None
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks.document import replace_between
+
 K = 10
-DOCUMENT = Path(__file__).parents[2] / "docs" / "scale.md"
 MARKERS = ("<!-- scale benchmark -->", "<!-- end of scale benchmark -->")
 
 
@@ -113,12 +114,6 @@ def table_of(rows):
     return "\n".join(lines)
 
 
-def write_document(table):
-    begin, end = MARKERS
-    head, rest = DOCUMENT.read_text().split(begin)
-    DOCUMENT.write_text(f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=1_000_000)
@@ -141,7 +136,7 @@ def main():
     kept.write_text(json.dumps(rows, indent=2))
     shutil.rmtree(work)
     if options.write:
-        write_document(table_of(rows))
+        replace_between("scale.md", MARKERS, table_of(rows))
     return None
 
 

@@ -9,14 +9,13 @@ milliseconds of the first rank for one table and step, variants in turn.
 """
 
 import argparse
-import os
-import tempfile
 import time
 import warnings
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+
+from tests.integration.ranks import run_on_ranks
 
 DIM, ROUNDS, WARM_UP = 64, 20, 3
 
@@ -29,31 +28,18 @@ def main():
     arguments = parser.parse_args()
     print("| ranks | variant | lookup ms | gradient and update ms |\n|---|---|---|---|")
     for num_ranks in arguments.ranks:
-        rendezvous = f"file://{tempfile.mkdtemp()}/ranks"
-        given = (num_ranks, rendezvous, arguments.rows, arguments.batch)
-        mp.start_processes(measure, given, nprocs=num_ranks, start_method="spawn")
+        print(run_on_ranks(measure, num_ranks, arguments.rows, arguments.batch)[0])
 
 
-def measure(rank, num_ranks, rendezvous, num_rows, batch):
-    os.environ.update(
-        GLOO_SOCKET_IFNAME="lo",
-        RANK=str(rank),
-        WORLD_SIZE=str(num_ranks),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(num_ranks),
-    )
-    from egra_dist.tracking.noise import setup_logging
-
-    setup_logging(0)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=num_ranks)
+def measure(num_rows, batch):
+    """Rows of the table; the first rank's."""
     variants = {
         "ours": ours(num_rows),
         "pooled": fused(num_rows, is_pooled=True),
         "sequence": fused(num_rows, is_pooled=False),
     }
     seconds = {name: [0.0, 0.0] for name in variants}
-    random = torch.Generator().manual_seed(rank)
+    random = torch.Generator().manual_seed(dist.get_rank())
     for round_number in range(ROUNDS + WARM_UP):
         ids = torch.randperm(num_rows, generator=random)[:batch].sort()[0]
         for name, (lookup, update) in variants.items():
@@ -68,14 +54,12 @@ def measure(rank, num_ranks, rendezvous, num_rows, batch):
                     total + stop - start
                     for total, start, stop in zip(seconds[name], times, times[1:], strict=False)
                 ]
-    if rank == 0:
-        for name, parts in seconds.items():
-            print(
-                f"| {num_ranks} | {name} | " + " | ".join(f"{1e3 * s / ROUNDS:.1f}" for s in parts),
-                "|",
-            )
-    dist.barrier()
-    dist.destroy_process_group()
+    milliseconds = {
+        name: " | ".join(f"{1e3 * s / ROUNDS:.1f}" for s in parts)
+        for name, parts in seconds.items()
+    }
+    num_ranks = dist.get_world_size()
+    return "\n".join(f"| {num_ranks} | {name} | {text} |" for name, text in milliseconds.items())
 
 
 def ours(num_rows):

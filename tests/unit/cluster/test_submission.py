@@ -83,7 +83,7 @@ def test_name_that_cannot_be_a_jobs(tmp_path, name):
 def test_password_is_not_sent(tmp_path):
     sent = submission(tmp_path, tracking={"uri": "http://me:secret@host:5000"})
     with pytest.raises(UserError, match=r"tracking\.uri") as error:
-        sent.digest  # noqa: B018
+        _ = sent.digest
     assert "secret" not in str(error.value)
 
 

@@ -5,13 +5,7 @@ import pytest
 
 from egra_dist.graph.behavior import merge, normalize, sample_edges
 from egra_dist.graph.csr import Csr
-
-
-def csr(dense):
-    rows, columns = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
-    values = dense[rows, columns].astype(np.float32)
-    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
+from tests.matrices import csr_of
 
 
 def dense(matrix):
@@ -46,23 +40,23 @@ def graph():
 @pytest.mark.parametrize("beta", [0.0, 0.2, 1.0])
 def test_merged_graph_is_normalised_with_its_own_degrees(graph, beta):
     training, items = graph
-    merged = merge(csr(training), csr(items), beta)
+    merged = merge(csr_of(training), csr_of(items), beta)
     np.testing.assert_allclose(dense(merged), reference(training, items, beta), atol=1e-7)
 
 
 def test_without_item_edges_it_is_the_plain_graph(graph):
     training, items = graph
-    plain = merge(csr(training), None, beta=1.0)
+    plain = merge(csr_of(training), None, beta=1.0)
     np.testing.assert_allclose(dense(plain), reference(training, 0 * items, 1), atol=1e-7)
 
 
 def test_rows_without_entries_stay_empty():
-    matrix = normalize(csr(np.array([[0.0, 2.0], [0.0, 0.0]])))
+    matrix = normalize(csr_of(np.array([[0.0, 2.0], [0.0, 0.0]])))
     assert np.isfinite(dense(matrix)).all()
 
 
 def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
-    matrix = csr(graph[0])
+    matrix = csr_of(graph[0])
     matrix.save(tmp_path / "r")
     loaded = Csr.load(tmp_path / "r")
     assert isinstance(loaded.indices, np.memmap)
@@ -73,7 +67,7 @@ def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
 def random_training(seed=0, num_users=40, num_items=25):
     random = np.random.default_rng(seed)
     popularity = 1 / np.arange(1, num_items + 1)
-    return csr((random.random((num_users, num_items)) < popularity).astype(float))
+    return csr_of((random.random((num_users, num_items)) < popularity).astype(float))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.999, 1.0])
@@ -103,7 +97,7 @@ def test_edges_of_rare_ends_are_kept_more_often():
     interactions = np.zeros((6, 4))
     interactions[:, 0] = interactions[0, :] = 1  # a popular item, a busy user
     interactions[1, 1] = interactions[2, 2] = 1
-    training = csr(interactions)
+    training = csr_of(interactions)
     random = np.random.default_rng(0)
     num_rounds = 6000
     kept = sum(dense(sample_edges(training, 0.4, random)) for _ in range(num_rounds)) / num_rounds

@@ -3,15 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.products import multiply_rows, row_blocks
-
-
-def matrix_of(dense):
-    rows, columns = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
-    values = dense[rows, columns].astype(np.float32)
-    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
+from tests.matrices import csr_of
 
 
 def random_dense(num_rows, seed):
@@ -28,7 +21,7 @@ def random_dense(num_rows, seed):
     seed=st.integers(0, 2**31),
 )
 def test_blocks_cover_the_rows_and_are_small(num_rows, start, max_rows, max_entries, seed):
-    matrix = matrix_of(random_dense(num_rows, seed))
+    matrix = csr_of(random_dense(num_rows, seed))
     rows = slice(min(start, num_rows), num_rows)
     blocks = list(row_blocks(matrix, rows, max_rows, max_entries))
     covered = [row for block in blocks for row in range(block.start, block.stop)]
@@ -45,5 +38,5 @@ def test_product_of_rows(first_column):
     dense = random_dense(12, 1)
     dense[:, :first_column] = 0
     factor = np.random.default_rng(2).random((7, 5)).astype(np.float32)
-    product = multiply_rows(matrix_of(dense), slice(2, 9), factor[first_column:], first_column)
+    product = multiply_rows(csr_of(dense), slice(2, 9), factor[first_column:], first_column)
     np.testing.assert_allclose(product, dense[2:9] @ factor, rtol=1e-5)

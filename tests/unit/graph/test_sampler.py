@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.sampler import FanOut, NeighborSampler, combine_keys
+from tests.matrices import csr_of
 
 EVERYTHING = FanOut(10**9, 10**9)
 
@@ -19,10 +20,7 @@ def random_matrix(num_users, num_items, density, seed):
     dense[:num_users, :num_users] = 0
     for isolated in random.integers(size, size=2):
         dense[isolated] = dense[:, isolated] = 0
-    rows, columns = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
-    values = dense[rows, columns].astype(np.float32)
-    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, size), dense
+    return csr_of(dense), dense
 
 
 def as_dense(block, num_columns):

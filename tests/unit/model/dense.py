@@ -9,28 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from egra_dist.config import TrainingSettings
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.ranking import RankingLoss
 from egra_dist.model.recommender import Losses, Recommender, Triplets
+from tests.matrices import csr_of
 
 NUM_USERS, NUM_ITEMS, DIM = 7, 9, 8
 MISSING = ("text", 4)
 """The modality that an item lacks."""
 
 
-def matrix_of(dense: np.ndarray) -> Csr:
-    """The sparse form of a dense matrix."""
-    rows, columns = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
-    values = dense[rows, columns].astype(np.float32)
-    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
-
-
 def partitioned(dense: np.ndarray) -> PartitionedMatrix:
     """The only rank's share of a dense matrix."""
-    matrix = matrix_of(dense)
+    matrix = csr_of(dense)
     return PartitionedMatrix(matrix, RowPartition.even(dense.shape[1], 1), torch.device("cpu"))
 
 

@@ -4,20 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
 from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.propagation import PartitionedMatrix
+from tests.matrices import csr_of
 
 NUM_USERS, NUM_ITEMS, DIM = 4, 6, 8
 
 
 def partitioned(dense):
-    rows, columns = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
-    values = dense[rows, columns].astype(np.float32)
-    matrix = Csr(indptr.astype(np.int64), columns.astype(np.int32), values, dense.shape[1])
-    return PartitionedMatrix(matrix, RowPartition.even(dense.shape[1], 1), torch.device("cpu"))
+    return PartitionedMatrix(
+        csr_of(dense), RowPartition.even(dense.shape[1], 1), torch.device("cpu")
+    )
 
 
 def build(num_modalities, missing=()):

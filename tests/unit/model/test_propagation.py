@@ -5,6 +5,7 @@ import torch
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
+from tests.matrices import csr_of
 
 
 def random_matrix(num_rows, num_columns, share, seed=0):
@@ -13,10 +14,7 @@ def random_matrix(num_rows, num_columns, share, seed=0):
         random.random((num_rows, num_columns)) < share
     )
     dense[num_rows // 2] = 0  # an isolated row
-    rows, columns = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))])
-    values = dense[rows, columns].astype(np.float32)
-    return Csr(indptr.astype(np.int64), columns.astype(np.int32), values, num_columns), dense
+    return csr_of(dense), dense
 
 
 @pytest.mark.parametrize(("num_rows", "num_columns"), [(5, 9), (9, 5), (6, 6)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dense import DIM, NUM_ITEMS, NUM_USERS, World, matrix_of, mean_of_powers
+from dense import DIM, NUM_ITEMS, NUM_USERS, World, mean_of_powers
 
 from egra_dist.catalog.catalog import Features
 from egra_dist.config import TrainingSettings
@@ -14,6 +14,7 @@ from egra_dist.model.egra import Egra
 from egra_dist.model.modality import ModalityBranch
 from egra_dist.model.recommender import Triplets
 from egra_dist.train.surroundings import Surroundings
+from tests.matrices import csr_of
 
 NUM_LAYERS = 3
 EVERYTHING = 1000
@@ -28,12 +29,12 @@ class Sampled:
         features = {m: x.numpy() for m, x in world.features.items()}
         item_graphs = world.item_graphs()
         sampler = NeighborhoodSampler(
-            matrix_of(self.graph),
+            csr_of(self.graph),
             NUM_USERS,
             [FanOut(fan_out, fan_out)] * NUM_LAYERS,
             ModalitySampler(
-                matrix_of(world.behavior),
-                {m: matrix_of(graph) for m, graph in item_graphs.items()},
+                csr_of(world.behavior),
+                {m: csr_of(graph) for m, graph in item_graphs.items()},
                 NUM_USERS,
                 fan_out,
                 fan_out,

@@ -7,6 +7,7 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.permutation import PseudorandomPermutation
+from tests.matrices import csr_of
 
 NUM_USERS, NUM_ITEMS = 13, 11
 
@@ -17,9 +18,7 @@ def training():
     dense = random.random((NUM_USERS, NUM_ITEMS)) < 0.5
     dense[:, 10] = False  # an item that no one has
     dense[4] = False  # a user without interactions
-    _, items = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(dense.sum(1))]).astype(np.int64)
-    return Csr(indptr, items.astype(np.int32), None, NUM_ITEMS)
+    return csr_of(dense, has_values=False)
 
 
 def batches_of(training, num_ranks=1, batch_size=8, seed=5, negatives="seen"):

@@ -3,16 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egra_dist.graph.csr import Csr
 from egra_dist.graph.products import column_counts
 from egra_dist.train.negatives import NegativeSampler, has_entry
+from tests.matrices import csr_of
 
 
 def random_training(num_users, num_items, density, seed):
     dense = np.random.default_rng(seed).random((num_users, num_items)) < density
-    _, items = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(dense.sum(1))]).astype(np.int64)
-    return Csr(indptr, items.astype(np.int32), None, num_items), dense
+    return csr_of(dense, has_values=False), dense
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,14 +30,11 @@ def test_entries_are_found_and_no_others(num_users, num_items, density, seed):
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_popular_items_are_drawn_in_proportion(power):
     """A user without interactions rejects nothing."""
-    matrix, dense = random_training(200, 6, 0.5, seed=1)
+    _, dense = random_training(200, 6, 0.5, seed=1)
     dense[:, 3] = False
     dense[20:, 2] = False
     dense[0] = False
-    _, items = np.nonzero(dense)
-    indptr = np.concatenate([[0], np.cumsum(dense.sum(1))]).astype(np.int64)
-    matrix = Csr(indptr, items.astype(np.int32), None, 6)
-    sampler = NegativeSampler(matrix, power=power)
+    sampler = NegativeSampler(csr_of(dense, has_values=False), power=power)
     drawn = sampler.draw(np.zeros(60_000, dtype=np.int64), np.random.default_rng(0))
     expected = dense.sum(0) ** power
     shares = np.bincount(drawn, minlength=6) / len(drawn)
