@@ -12,6 +12,7 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.cluster.session import ray_session
 from egra_dist.config import Config
 from egra_dist.errors import UserError
+from egra_dist.redaction import redacted
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.names import numbers_and_words
 
@@ -53,7 +54,7 @@ class Workspace:
         self._resources = ExitStack()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            settings = yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False)
             (self.folder / "config.yaml").write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None

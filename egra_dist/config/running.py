@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from egra_dist.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
+from egra_dist.redaction import is_secret_name
 
 
 class EvaluationSettings(Settings):
@@ -78,6 +79,17 @@ class ClusterSettings(Settings):
     """Steps between two checkpoints within an epoch, from which a restarted training goes on; only
     after evaluations when not given."""
     environment: dict[str, str] = {}
-    """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``."""
+    """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``; no secrets, since
+    settings are recorded and sent."""
     kubernetes: KubernetesSettings = KubernetesSettings()
     """Read by ``egra-dist submit --kuberay`` alone."""
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secret_is_named(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name in filter(is_secret_name, environment):
+            raise ValueError(
+                f"cluster.environment.{name}: settings are recorded and sent, so that secrets do "
+                "not belong here; set it in the environment of the cluster's machines"
+            )
+        return environment

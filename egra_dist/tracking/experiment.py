@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from egra_dist.artifact import write_json
+from egra_dist.redaction import redact, redacted
 from egra_dist.tracking.background import Background
 from egra_dist.tracking.client import default_uri, resolve_uri, without_password
 from egra_dist.tracking.facts import facts
@@ -140,9 +141,8 @@ class Experiment:
 
     def set_tags(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
         """Sets tags of a run; of the parent when none is named."""
-        cleaned = {clean_name(name): str(value) for name, value in tags.items()}
         with self._mirror.lock:
-            self._entry(run_id).add({}, cleaned)
+            self._entry(run_id).add({}, _clean_tags(tags))
         self._save_and_push()
 
     def log_metrics(
@@ -156,11 +156,11 @@ class Experiment:
 
     def log_dict(self, content: Any, path: str, run_id: str | None = None) -> None:
         """Records JSON as an artifact, e.g. under ``"plan/sharding.json"``."""
-        self._put(path, lambda file: write_json(file, content), run_id)
+        self._put(path, lambda file: write_json(file, redacted(content)), run_id)
 
     def log_text(self, text: str, path: str, run_id: str | None = None) -> None:
         """Records text as an artifact."""
-        self._put(path, lambda file: file.write_text(text), run_id)
+        self._put(path, lambda file: file.write_text(redact(text)), run_id)
 
     def log_artifact(self, file: Path, folder: str = "", run_id: str | None = None) -> None:
         """Records a copy of a file as an artifact; meant for small files."""
@@ -202,8 +202,8 @@ class Experiment:
         with self._mirror.lock:
             entry = self._ledger.runs.setdefault(stage, RunEntry(stage, name))
             entry.begin()
-            short = self._short(flatten(params or {}), entry)
-            entry.add(short, {clean_name(name): str(value) for name, value in tags.items()})
+            short = self._short(flatten(redacted(params or {})), entry)
+            entry.add(short, _clean_tags(tags))
         self._save_and_push()
 
     def _short(self, params: Mapping[str, str], entry: RunEntry) -> dict[str, str]:
@@ -228,6 +228,10 @@ class Experiment:
     def _save_and_push(self) -> None:
         self._mirror.save()
         self._background.submit()
+
+
+def _clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {clean_name(name): redact(str(value)) for name, value in tags.items()}
 
 
 def _write_text(text: str, file: Path) -> None:

@@ -117,6 +117,10 @@ class _LevelOnlyWhenBad(logging.Formatter):
             record.message = f"{record.levelname.lower()}: {record.message}"
         return super().formatMessage(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole entry, tracebacks included, without passwords and tokens."""
+        return redact(super().format(record))
+
 
 def _writes_to_console(handler: logging.Handler) -> bool:
     console = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
