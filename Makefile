@@ -22,8 +22,9 @@ install: $(INSTALLED) ## Install everything, pinned, into .venv (CUDA build if t
 demo: $(INSTALLED) ## Train and compare four models on a synthetic catalogue, in a few minutes.
 	@$(BIN)/egra-dist demo
 
+# Files go to two processes, those that take longest first.
 test: $(ENCODERS) ## Run the tests.
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
 	@$(BIN)/python -m tests.benchmarks.quality
