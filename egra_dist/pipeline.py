@@ -28,7 +28,7 @@ from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, flat_metrics
 from egra_dist.serve.export import export_vectors
 from egra_dist.train.launch import launch
-from egra_dist.train.task import GraphPaths, Recording, Task
+from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
 
@@ -221,7 +221,9 @@ class Pipeline:
             self._workspace.connect()
             system_seconds = 10.0 if self._config.tracking.system_metrics else None
             recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
+            digests = {name: self._artifacts[name].digest for name in inputs}
             task = self._task(stage, settings, graphs, folder, recording)
+            task = replace(task, inputs=digests)
             launch(train_worker, task, self._config.cluster)
             return json.loads((folder / "training.json").read_text())
 
@@ -261,7 +263,7 @@ class Pipeline:
             seed=self._config.seed,
             recording=recording,
             log_every_steps=self._config.tracking.log_every_steps,
-            checkpoint_steps=self._config.cluster.checkpoint_steps,
+            survival=Survival.of(self._config.cluster),
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
         )

@@ -3,9 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from egra_dist.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
+from egra_dist.config.base import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+)
 
 
 class EvaluationSettings(Settings):
@@ -69,15 +75,33 @@ class ClusterSettings(Settings):
     address: str | None = None
     """Address of a Ray cluster; a local one is started when not given."""
     num_workers: PositiveInt = 1
+    min_workers: PositiveInt | None = None
+    """With how many workers a training also goes on while there is no room for ``num_workers``,
+    e.g. after a node was lost; it waits for all of them when not given."""
     cpus_per_worker: PositiveInt | None = None
     """CPUs of each worker; all of the machine, shared equally, when not given."""
     gpus_per_worker: NonNegativeFloat = 0
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of a worker group after failures; -1: without end."""
+    checkpoint_minutes: PositiveFloat = 5
+    """Minutes between two checkpoints, from which a restarted training goes on; each evaluation
+    leaves one, too."""
     checkpoint_steps: PositiveInt | None = None
-    """Steps between two checkpoints within an epoch, from which a restarted training goes on; only
-    after evaluations when not given."""
+    """Steps between two checkpoints, beside those."""
+    checkpoints_kept: PositiveInt = 2
+    """The last checkpoints that are kept, beside the best one."""
+    stuck_minutes: PositiveFloat = 30
+    """A worker that has made no step for so long tells where it stands and is started again; more
+    than the longest evaluation takes."""
     environment: dict[str, str] = {}
     """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``."""
     kubernetes: KubernetesSettings = KubernetesSettings()
     """Read by ``egra-dist submit --kuberay`` alone."""
+
+    @model_validator(mode="after")
+    def _min_workers_is_below(self) -> "ClusterSettings":
+        if self.min_workers and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers: {self.min_workers} is more than num_workers = {self.num_workers}"
+            )
+        return self

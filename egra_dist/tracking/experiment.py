@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from egra_dist.artifact import write_json
+from egra_dist.errors import EXIT_STOPPED
 from egra_dist.tracking.background import Background
 from egra_dist.tracking.client import default_uri, resolve_uri, without_password
 from egra_dist.tracking.facts import facts
@@ -235,10 +236,10 @@ def _write_text(text: str, file: Path) -> None:
 
 
 def _exit_on_sigterm() -> None:
-    """A stopped job unwinds, so that its runs are ended; Ray, once started, does the same."""
+    """A stopped job unwinds, so that its runs are ended."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_STOPPED))
 
 
 def _status(error: BaseException) -> str:

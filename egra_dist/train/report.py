@@ -10,7 +10,7 @@ import torch.distributed as dist
 from egra_dist.config import TrainingSettings
 from egra_dist.model import alignment
 from egra_dist.model.recommender import Losses
-from egra_dist.train.checkpoint import TrainingState
+from egra_dist.train.commit import TrainingState
 
 
 class Recorder(Protocol):

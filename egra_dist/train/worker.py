@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from egra_dist.artifact import write_json
+from egra_dist.artifact import write_failures_named, write_json
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
@@ -18,12 +18,15 @@ from egra_dist.graph.partition import NodePartition
 from egra_dist.model.tables import ITEM, USER
 from egra_dist.tracking.noise import setup_logging
 from egra_dist.tracking.recorder import MetricRecorder
-from egra_dist.train.loop import train
+from egra_dist.train.agreement import Ending
+from egra_dist.train.commit import TrainingState
+from egra_dist.train.loop import EndedError, Parts, train
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.setup import assemble, partition_of
 from egra_dist.train.shared import create_shared
 from egra_dist.train.task import Task
 from egra_dist.train.validation import evaluate_rows
+from egra_dist.train.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,20 @@ def train_worker(config: dict[str, Any]) -> None:
     """Trains, writes the final vectors of the best state, and evaluates them."""
     task, device = _start(config)
     parts = assemble(task, device, _open_recorder(task))
-    state = train(parts)
+    watchdog = _watchdog(task)
+    try:
+        with watchdog, write_failures_named(task.folder):
+            state = train(dataclasses.replace(parts, beat=watchdog.beat))
+            _finish(task, parts, state)
+    except EndedError as error:
+        if error.ending != Ending.STOPPED:
+            raise  # so that the group is started again
+    finally:
+        parts.report.close()
+
+
+def _finish(task: Task, parts: Parts, state: TrainingState) -> None:
+    """Writes and evaluates the vectors of the best state."""
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
     vectors = parts.propagation.infer()
@@ -41,7 +57,6 @@ def train_worker(config: dict[str, Any]) -> None:
     if dist.get_rank() == 0:
         write_json(task.folder / "training.json", dataclasses.asdict(state))
         write_json(task.evaluation_file, figures)
-    parts.report.close()
 
 
 def evaluate_worker(config: dict[str, Any]) -> None:
@@ -63,6 +78,11 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
     task: Task = config["task"]
     setup_logging(task.verbosity)
     return task, ray.train.torch.get_device()
+
+
+def _watchdog(task: Task) -> Watchdog:
+    warn = task.progress.warn if task.progress else _log.warning
+    return Watchdog(dist.get_rank(), task.folder, 60 * task.survival.stuck_minutes, warn)
 
 
 def _open_recorder(task: Task) -> MetricRecorder | None:
