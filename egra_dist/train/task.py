@@ -7,6 +7,7 @@ from typing import Any
 from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import EvaluationSettings, TrainingSettings
+from egra_dist.extension import load_own, own_names
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Task:
         checkpoint_steps: Steps between two checkpoints within an epoch; None: no such checkpoints.
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
+        code: Where modules of the user's own are looked for, too; the current folder when None.
     """
 
     stage: str
@@ -59,10 +61,16 @@ class Task:
     checkpoint_steps: int | None = None
     verbosity: int = 0
     features: Path | None = None
+    code: Path | None = None
 
     def open_catalog(self) -> Catalog:
         """The catalogue, with the features as they are to be used."""
         return replace(Catalog.open(self.catalog), features_folder=self.features)
+
+    def load_code(self) -> None:
+        """Imports the modules of the user's own that the settings name, if there are any."""
+        for where, name in own_names(self.settings.model_dump()):
+            load_own(name, where, self.code)
 
     @property
     def evaluation_file(self) -> Path:
