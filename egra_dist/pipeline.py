@@ -21,6 +21,7 @@ from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.extension import code_digests
 from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
@@ -227,7 +228,8 @@ class Pipeline:
             launch(train_worker, task, self._config.cluster)
             return json.loads((folder / "training.json").read_text())
 
-        recipe = {**settings.model_dump(mode="json"), "seed": self._config.seed}
+        fields = settings.model_dump(mode="json")
+        recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
         inputs = tuple(sorted({"graphs", behavior}))
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder
@@ -266,6 +268,7 @@ class Pipeline:
             survival=Survival.of(self._config.cluster),
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
+            code=Path.cwd(),
         )
 
     def _build(

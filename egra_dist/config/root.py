@@ -41,6 +41,7 @@ class Config(Settings):
     """All settings of a run."""
 
     seed: NonNegativeInt = 0
+    """Of everything that is drawn at random."""
     baselines: dict[str, BaselineSettings] = {}
     """Models that are trained and evaluated beside the pretrained one and EGRA, by name."""
     features: FeatureSettings = FeatureSettings()

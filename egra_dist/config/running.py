@@ -18,13 +18,16 @@ class EvaluationSettings(Settings):
     """Full ranking: every item for every user with a held-out item."""
 
     cutoffs: Annotated[list[PositiveInt], Field(min_length=1)] = [5, 10, 20, 50]
+    """Lengths of the ranked lists that are judged: ``20`` gives ``recall_at_20`` and so on."""
     mask_valid: bool = False
     """Whether validation positives are masked when testing."""
     num_users: PositiveInt | None = None
     """Users that are evaluated, of those with held-out items: a sample, the same in every run; all
     when not given."""
     user_batch_size: PositiveInt = 1024
+    """Users whose items are ranked at a time; changes memory, not the figures."""
     item_tile_size: PositiveInt = 16384
+    """Items that they are scored against at a time; changes memory, not the figures."""
 
 
 class TrackingSettings(Settings):
@@ -33,10 +36,13 @@ class TrackingSettings(Settings):
     uri: str | None = None
     """Tracking URI; a sqlite file in the run folder when not given."""
     experiment: str = "egra"
+    """Name of the experiment that runs are filed under."""
     run_name: str | None = None
     """Name of the parent run; the run folder's name when not given."""
     log_every_steps: PositiveInt = 10
+    """Steps between two points of a training's series."""
     system_metrics: bool = True
+    """Whether processor, memory and GPU of rank 0 are recorded, every ten seconds."""
 
 
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
@@ -49,11 +55,15 @@ class KubernetesSettings(Settings):
     image: str = "egra-dist:latest"
     """What every pod runs; the project's Dockerfile builds it."""
     workers_per_node: PositiveInt = 1
+    """Workers that share one pod, and so one machine."""
     memory_per_worker: Quantity = "16Gi"
+    """Memory that a pod has for each of its workers."""
     shared_memory: Quantity = "4Gi"
     """Size of ``/dev/shm`` of each worker's pod, where Ray keeps its objects."""
     head_cpus: PositiveInt = 4
+    """CPUs of the head's pod, where the driver of a run works."""
     head_memory: Quantity = "16Gi"
+    """Memory of the head's pod."""
     claim: str = "egra"
     """PersistentVolumeClaim (ReadWriteMany) with catalogues and run folders."""
     mount: Path = Path("/mnt/egra")
@@ -75,12 +85,14 @@ class ClusterSettings(Settings):
     address: str | None = None
     """Address of a Ray cluster; a local one is started when not given."""
     num_workers: PositiveInt = 1
+    """Processes that train together, each with its share of the tables."""
     min_workers: PositiveInt | None = None
     """With how many workers a training also goes on while there is no room for ``num_workers``,
     e.g. after a node was lost; it waits for all of them when not given."""
     cpus_per_worker: PositiveInt | None = None
     """CPUs of each worker; all of the machine, shared equally, when not given."""
     gpus_per_worker: NonNegativeFloat = 0
+    """GPUs of each worker; a share lets several use one."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of a worker group after failures; -1: without end."""
     checkpoint_minutes: PositiveFloat = 5

@@ -8,6 +8,7 @@ from typing import Any
 from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
+from egra_dist.extension import load_own, own_names
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Task:
         inputs: Digests of the artifacts that the training is made from, by name.
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
+        code: Where modules of the user's own are looked for, too; the current folder when None.
     """
 
     stage: str
@@ -84,10 +86,16 @@ class Task:
     inputs: Mapping[str, str] = field(default_factory=dict)
     verbosity: int = 0
     features: Path | None = None
+    code: Path | None = None
 
     def open_catalog(self) -> Catalog:
         """The catalogue, with the features as they are to be used."""
         return replace(Catalog.open(self.catalog), features_folder=self.features)
+
+    def load_code(self) -> None:
+        """Imports the modules of the user's own that the settings name, if there are any."""
+        for where, name in own_names(self.settings.model_dump()):
+            load_own(name, where, self.code)
 
     @property
     def evaluation_file(self) -> Path:

@@ -77,6 +77,7 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
 
     task: Task = config["task"]
     setup_logging(task.verbosity)
+    task.load_code()
     return task, ray.train.torch.get_device()
 
 
