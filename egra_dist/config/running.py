@@ -31,6 +31,8 @@ class TrackingSettings(Settings):
     """Name of the parent run; the run folder's name when not given."""
     log_every_steps: PositiveInt = 10
     system_metrics: bool = True
+    figures: bool = True
+    """Whether figures are drawn of what a training has left; it takes a second or two."""
 
 
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
