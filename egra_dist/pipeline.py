@@ -22,6 +22,7 @@ from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
 from egra_dist.extension import code_digests
+from egra_dist.figures.record import FigureLog
 from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
@@ -33,6 +34,7 @@ from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
 
+_GRAPHS = ("graphs", "knn", "merge")
 _INTERACTIONS_WORTH_RAY = 20_000_000
 """Below it one process makes the behaviour graph in about the time that Ray takes to start."""
 
@@ -83,6 +85,7 @@ class Pipeline:
         self._catalog = workspace.catalog
         self._artifacts: dict[str, Artifact] = {}
         self._trained: dict[str, Task] = {}
+        self._figures = FigureLog(workspace.experiment, workspace.config.tracking.figures)
         self.metrics: dict[str, Any] = {}
 
     @property
@@ -122,7 +125,8 @@ class Pipeline:
             self._workspace.recorded(
                 lambda folder: write_graphs(
                     self._catalog, modalities, k, folder, connect, self._map()
-                )
+                ),
+                "graph",
             ),
             resumable=True,
         )
@@ -162,21 +166,26 @@ class Pipeline:
         recipe = {**knn.model_dump(mode="json"), **source.recipe()}
         inputs = ("pretrain",) if settings.is_pretrained else ()
         make = self._workspace.recorded(
-            partial(write_neighbors, source, connect=self._workspace.connect)
+            partial(write_neighbors, source, connect=self._workspace.connect), "neighbors"
         )
         self._build(kind, recipe, (*inputs, "features"), make, resumable=True)
 
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
         """Leaves the behaviour graph with those neighbours in it."""
         graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
-        self._build(
-            kind,
-            settings.model_dump(mode="json", include={"direction", "weight", "beta"}),
-            ("graphs", knn),
-            lambda folder, _: write_merged(
-                graphs / "plain", neighbors, settings, folder, self._map()
-            ),
+        write = self._workspace.recorded(
+            lambda folder: write_merged(graphs / "plain", neighbors, settings, folder, self._map()),
+            "graph",
         )
+
+        def make(folder: Path, run_id: str) -> Mapping[str, Any]:
+            counts = write(folder, run_id)
+            merged, is_main = folder / "behavior", kind == "merge"
+            self._figures.item_graph(self._catalog, graphs, neighbors, merged, run_id, is_main)
+            return counts
+
+        recipe = settings.model_dump(mode="json", include={"direction", "weight", "beta"})
+        self._build(kind, recipe, ("graphs", knn), make)
 
     def _map(self) -> Map:
         """Who does the tasks of a graph: all CPUs of the session where there is enough to do."""
@@ -217,15 +226,21 @@ class Pipeline:
         """Trains a model on the behaviour graph that an earlier stage left."""
         graphs = self._graph_paths(settings, behavior)
         experiment = self._workspace.experiment
+        tags = {"graph_digest": self._artifacts[behavior].digest}
+        if stage == MAIN:
+            experiment.set_tags(tags)
+            self._record_graph_statistics()
 
         def make(folder: Path, run_id: str) -> Mapping[str, Any]:
             self._workspace.connect()
             system_seconds = 10.0 if self._config.tracking.system_metrics else None
             recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
             digests = {name: self._artifacts[name].digest for name in inputs}
+            experiment.set_tags(tags, run_id)
             task = self._task(stage, settings, graphs, folder, recording)
             task = replace(task, inputs=digests)
             launch(train_worker, task, self._config.cluster)
+            self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 
         fields = settings.model_dump(mode="json")
@@ -234,6 +249,10 @@ class Pipeline:
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder
         self._trained[stage] = self._task(stage, settings, graphs, folder)
+
+    def _record_graph_statistics(self) -> None:
+        graphs = {k: v.manifest.counts for k, v in self._artifacts.items() if k in _GRAPHS}
+        self._workspace.experiment.log_dict(graphs, "graph/statistics.json")
 
     def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
         graphs, merged = self._artifacts["graphs"].folder, self._artifacts[behavior].folder

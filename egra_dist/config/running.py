@@ -43,6 +43,8 @@ class TrackingSettings(Settings):
     """Steps between two points of a training's series."""
     system_metrics: bool = True
     """Whether processor, memory and GPU of rank 0 are recorded, every ten seconds."""
+    figures: bool = True
+    """Whether figures are drawn of what a training has left; it takes a second or two."""
 
 
 Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]

@@ -23,6 +23,7 @@ from egra_dist.train.commit import TrainingState
 from egra_dist.train.loop import EndedError, Parts, train
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.setup import assemble, partition_of
+from egra_dist.train.sharding import SHARDING, actual_sharding
 from egra_dist.train.shared import create_shared
 from egra_dist.train.task import Task
 from egra_dist.train.validation import evaluate_rows
@@ -55,6 +56,7 @@ def _finish(task: Task, parts: Parts, state: TrainingState) -> None:
     _write_vectors(task.folder, nodes, vectors)
     figures = _evaluate(task, catalog, nodes, vectors.users, vectors.items)
     if dist.get_rank() == 0:
+        write_json(task.folder / SHARDING, actual_sharding(parts.tables.sharded_tensors()))
         write_json(task.folder / "training.json", dataclasses.asdict(state))
         write_json(task.evaluation_file, figures)
 
@@ -112,9 +114,18 @@ def _evaluate(
 
 def _write_vectors(folder: Path, nodes: NodePartition, vectors: Vectors) -> None:
     """Each rank writes its own rows into one file per table: nothing is gathered."""
-    tables = ((USER, nodes.users, vectors.users), (ITEM, nodes.items, vectors.items))
+    tables = [
+        (f"{USER}_vectors", nodes.users, vectors.users),
+        (f"{ITEM}_vectors", nodes.items, vectors.items),
+    ]
+    if vectors.degrees is not None:
+        of_users, of_items = (degrees[:, None] for degrees in vectors.degrees)
+        tables += [
+            (f"{USER}_degrees", nodes.users, of_users),
+            (f"{ITEM}_degrees", nodes.items, of_items),
+        ]
     for name, partition, rows in tables:
-        file = create_shared(folder / f"{name}_vectors.npy", partition.num_rows, rows.shape[1])
+        file = create_shared(folder / f"{name}.npy", partition.num_rows, rows.shape[1])
         file[partition.block(dist.get_rank())] = rows.detach().cpu().numpy()
         if isinstance(file, np.memmap):
             file.flush()
