@@ -8,6 +8,9 @@ from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import EvaluationSettings, TrainingSettings
 
+SHARES = "item_shares"
+"""Folder, beside the vectors, of what each modality adds to those of the items."""
+
 
 @dataclass(frozen=True)
 class Recording:
