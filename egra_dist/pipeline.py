@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from egra_dist.artifact import Artifact, write_json
-from egra_dist.catalog.catalog import Catalog, Entities
+from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.exports import export
 from egra_dist.extension import code_digests
 from egra_dist.figures.record import FigureLog
 from egra_dist.graph.buckets import Map
@@ -28,7 +27,6 @@ from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, flat_metrics
-from egra_dist.serve.export import export_vectors
 from egra_dist.train.launch import launch
 from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
@@ -209,18 +207,7 @@ class Pipeline:
         self._workspace.experiment.log_artifact(path)
 
     def _export(self) -> None:
-        trained = self._artifacts["train"].folder
-        tables: tuple[Entities, ...] = ("users", "items")
-
-        def make(folder: Path, _: str) -> Mapping[str, Any]:
-            counts = {}
-            for entities in tables:
-                vectors = np.load(trained / f"{entities[:-1]}_vectors.npy", mmap_mode="r")
-                path = folder / f"{entities}.parquet"
-                counts[f"num_{entities}"] = export_vectors(self._catalog, entities, vectors, path)
-            return counts
-
-        self._build("export", {}, ("train",), make, folder=self._workspace.folder / "export")
+        export(self._workspace, self._catalog, self._artifacts, self._config.export)
 
     def _train_model(self, stage: str, settings: TrainingSettings, behavior: str) -> None:
         """Trains a model on the behaviour graph that an earlier stage left."""

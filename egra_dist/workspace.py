@@ -21,7 +21,8 @@ from egra_dist.tracking.names import numbers_and_words
 
 CONFIG = "config.yaml"
 ARTIFACTS = "artifacts.json"
-"""Names, in a run folder, the artifact of each stage so far: finished, or being made."""
+"""Names, in a run folder, the catalogue and the artifact of each stage so far: finished, or being
+made."""
 
 
 class Workspace:
@@ -35,6 +36,7 @@ class Workspace:
         artifacts: Where the results of stages are kept, perhaps shared with other runs;
             ``artifacts`` in the run folder when not given.
         tags: More tags of the run in MLflow.
+        places: What :data:`ARTIFACTS` of a finished run names, to be kept.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -48,13 +50,14 @@ class Workspace:
         verbosity: int = 0,
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
         self.catalog = catalog
         self.folder = out.resolve()
         self.verbosity = verbosity
         self.artifacts = (artifacts or out / "artifacts").resolve()
-        self._places: dict[str, str] = {}
+        self._places = {"catalog": str(catalog.path.resolve()), **(places or {})}
         self._resources = ExitStack()
         self._dataset = as_dataset(catalog)
         try:

@@ -1,7 +1,7 @@
 """How results are measured, recorded, and where it all runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,34 @@ class EvaluationSettings(Settings):
     """Users whose items are ranked at a time; changes memory, not the figures."""
     item_tile_size: PositiveInt = 16384
     """Items that they are scored against at a time; changes memory, not the figures."""
+
+
+class ExportSettings(Settings):
+    """What leaves the house."""
+
+    index: Literal["auto", "flat", "hnsw", "ivf"] = "auto"
+    """Kind of the faiss index of the items: every item compared, a graph of neighbours, inverted
+    lists; by the number of items when ``auto``."""
+    min_recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Share of the exactly best 20 items that the index has to find, over a sample of users."""
+    leave_out: list[Literal["train", "valid", "test"]] = ["train", "valid", "test"]
+    """Whose interactions make an item a seen one, which is not recommended to that user again."""
+    features: bool = True
+    """Whether item features go along, in half precision, so that new items can be placed."""
+    title: str = "title"
+    """Column of the catalogue's item table that is printed with recommended items."""
+    top_k: Annotated[int, Field(gt=0, le=1000)] | None = None
+    """Items of the list that is written for every user; no lists when not given."""
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")] | None = None
+    """Name in MLflow's registry under which a run registers its model; not registered when not
+    given."""
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "champion"
+    """Alias in the registry that then names this version."""
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What the exported files depend on."""
+        return self.model_dump(mode="json", exclude={"top_k", "model_name", "alias"})
 
 
 class TrackingSettings(Settings):

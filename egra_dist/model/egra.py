@@ -29,6 +29,8 @@ from egra_dist.model.recommender import (
 )
 from egra_dist.model.subgraph import Subgraph
 
+_SMALLEST_NORM = 1e-12
+
 
 class Egra(Recommender):
     """Behaviour and modality branch, aligned.
@@ -96,6 +98,17 @@ class Egra(Recommender):
             side = settings.side_weight * side
         return behavior + side
 
+    def modality_shares(self, rows: Propagated, made: Representations) -> dict[str, Tensor]:
+        """See :meth:`Recommender.modality_shares`: the vectors are sums of ``H`` and ``Side``."""
+        if self.modality_branch is None or rows.modalities is None or made.side is None:
+            return {}
+        settings = self._settings.model
+        scale = settings.side_weight * _lengths(made.final) / _lengths(made.fused)
+        if settings.fusion == "normalized":
+            scale = scale / _lengths(made.side)
+        shares = scale[:, :, None] * self.modality_branch.shares(rows.modalities, rows.behavior)
+        return dict(zip(self.modality_branch.names, shares.unbind(1), strict=True))
+
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
     ) -> Representations:
@@ -141,3 +154,8 @@ class Egra(Recommender):
         dtype = getattr(torch, self._settings.precision)
         losses = info_nce(side, candidates, positives, settings.temperature, dtype)
         return (weights * losses).sum() / sum(sizes)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Norms ``[num_rows, 1]``, above 0."""
+    return rows.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)

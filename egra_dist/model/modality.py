@@ -125,17 +125,43 @@ class ModalityBranch(nn.Module):
         Returns:
             ``[num_rows, dim]``.
         """
-        num_modalities = self.num_modalities
-        dim = propagated.shape[1] // num_modalities
-        views = propagated.view(len(propagated), num_modalities, dim)
+        views = self._views(propagated)
         if kept is not None:
             views = views * kept[:, :, None]
+        is_there, attention, gates = self._weights(views, behavior)
+        common = (attention[:, :, None] * views).sum(1)
+        specific = gates * (views - common[:, None]) * is_there[:, :, None]
+        return (specific.sum(1) + common) / (self.num_modalities + 1)
+
+    def shares(self, propagated: Tensor, behavior: Tensor) -> Tensor:
+        """What each modality adds to ``Side``: :meth:`fuse` is their sum.
+
+        With ``s_m = sigmoid(G_m H)``, ``Side`` is ``sum_m (s_m + att_m (1 - sum_n s_n)) P_m / (M +
+        1)``: once gates and attention are given, it is linear in the modalities.
+
+        Args:
+            propagated: Rows of :meth:`propagate`, ``[num_rows, num_modalities * dim]``.
+            behavior: The same rows of ``H``, ``[num_rows, dim]``.
+
+        Returns:
+            ``[num_rows, num_modalities, dim]``.
+        """
+        views = self._views(propagated)
+        is_there, attention, gates = self._weights(views, behavior)
+        gates = gates * is_there[:, :, None]
+        weights = gates + attention[:, :, None] * (1 - gates.sum(1, keepdim=True))
+        return weights * views / (self.num_modalities + 1)
+
+    def _views(self, propagated: Tensor) -> Tensor:
+        dim = propagated.shape[1] // self.num_modalities
+        return propagated.view(len(propagated), self.num_modalities, dim)
+
+    def _weights(self, views: Tensor, behavior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which modalities are there, attention over them, and the gates of each."""
         is_there = views.detach().abs().amax(2) > 0
         logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
-        common = (torch.softmax(logits, dim=1)[:, :, None] * views).sum(1)
         gates = torch.stack([self.gate[m](behavior) for m in self.names], dim=1)
-        specific = torch.sigmoid(gates) * (views - common[:, None]) * is_there[:, :, None]
-        return (specific.sum(1) + common) / (num_modalities + 1)
+        return is_there, torch.softmax(logits, dim=1), torch.sigmoid(gates)
 
 
 def _per_modality(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -10,6 +10,9 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
 from egra_dist.extension import load_own, own_names
 
+SHARES = "item_shares"
+"""Folder, beside the vectors, of what each modality adds to those of the items."""
+
 
 @dataclass(frozen=True)
 class Recording:
