@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from egra_dist.model.fusion import Fusion
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.subgraph import ModalityGraph
 
@@ -102,9 +104,12 @@ class ModalityBranch(nn.Module):
             features: ``[num_items, dim_m]``.
             present: ``bool [num_items]``.
         """
-        projected = self.project[modality](features)
-        gate = torch.sigmoid(self.purify[modality](projected))
-        return item_embeddings * gate * present[:, None]
+        # One product with the features for both layers: nothing stands between them.
+        purify, project = self.purify[modality], self.project[modality]
+        weight = purify.weight @ project.weight
+        bias = torch.addmv(purify.bias, purify.weight, project.bias)
+        logits = functional.linear(features, weight.to(features.dtype)).to(bias.dtype) + bias
+        return item_embeddings * torch.sigmoid(logits) * present[:, None]
 
     @property
     def num_modalities(self) -> int:
@@ -128,10 +133,17 @@ class ModalityBranch(nn.Module):
         views = self._views(propagated)
         if kept is not None:
             views = views * kept[:, :, None]
-        is_there, attention, gates = self._weights(views, behavior)
-        common = (attention[:, :, None] * views).sum(1)
-        specific = gates * (views - common[:, None]) * is_there[:, :, None]
-        return (specific.sum(1) + common) / (self.num_modalities + 1)
+        hidden, out = self.query[0], self.query[2]
+        gate = [self.gate[m] for m in self.names]
+        return Fusion.apply(
+            views,
+            behavior,
+            hidden.weight,
+            hidden.bias,
+            out.weight[0],
+            torch.cat([layer.weight for layer in gate]),
+            torch.cat([layer.bias for layer in gate]),
+        )
 
     def shares(self, propagated: Tensor, behavior: Tensor) -> Tensor:
         """What each modality adds to ``Side``: :meth:`fuse` is their sum.

@@ -149,8 +149,9 @@ class Supplies:
             )
             for name in self.features
         }
+        dtype = getattr(torch, self.task.settings.precision)
         return WholeModalityGraph(
-            self.features,
+            {name: values.to(dtype) for name, values in self.features.items()},
             present,
             self.item_graphs,
             PartitionedMatrix(user_rows, self.nodes.items, self.device),
