@@ -26,7 +26,14 @@ _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_WRITE_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_WRITE_FAILURES = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
     """
     partial = partial_folder(folder)
     try:
-        with _write_failures_named(folder):
+        with write_failures_named(folder):
             if not keep_partial and partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
@@ -133,8 +140,15 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _write_failures_named(folder: Path) -> Iterator[None]:
-    """A full or read-only disk is the user's to mend."""
+def write_failures_named(folder: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend.
+
+    Args:
+        folder: What is written in the block.
+
+    Raises:
+        UserError: If it cannot be.
+    """
     try:
         yield
     except OSError as error:
@@ -185,7 +199,7 @@ def build(
     if not is_finished(folder, kind, digest):
         lock = folder.with_name(f".{folder.name}.lock")
         waiting_for = f"{kind}: another process makes {folder}"
-        with _write_failures_named(folder), locked(lock, waiting_for):
+        with write_failures_named(folder), locked(lock, waiting_for):
             if not is_finished(folder, kind, digest):
                 return _make(
                     folder, Manifest(kind, digest, dict(settings), dict(inputs)), make, resumable

@@ -1,5 +1,6 @@
 """What the stages of a run share: its folder, its record in MLflow, and Ray where one needs it."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,15 +10,20 @@ import yaml
 
 from egra_dist.artifact import Artifact, build, digest_of, write_json
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.described import as_dataset
 from egra_dist.cluster.session import ray_session
 from egra_dist.config import Config
 from egra_dist.errors import UserError
 from egra_dist.redaction import redacted
+from egra_dist.tracking.datasets import dataset
 from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.facts import facts, packages
 from egra_dist.tracking.names import numbers_and_words
 
+CONFIG = "config.yaml"
 ARTIFACTS = "artifacts.json"
-"""Names, in a run folder, the artifact of each stage so far: finished, or being made."""
+"""Names, in a run folder, the catalogue and the artifact of each stage so far: finished, or being
+made."""
 
 
 class Workspace:
@@ -31,6 +37,7 @@ class Workspace:
         artifacts: Where the results of stages are kept, perhaps shared with other runs;
             ``artifacts`` in the run folder when not given.
         tags: More tags of the run in MLflow.
+        places: What :data:`ARTIFACTS` of a finished run names, to be kept.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -44,24 +51,31 @@ class Workspace:
         verbosity: int = 0,
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
         self.catalog = catalog
         self.folder = out.resolve()
         self.verbosity = verbosity
         self.artifacts = (artifacts or out / "artifacts").resolve()
-        self._places: dict[str, str] = {}
+        self._places = {"catalog": str(catalog.path.resolve()), **(places or {})}
         self._resources = ExitStack()
+        self._dataset = as_dataset(catalog)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             settings = yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False)
-            (self.folder / "config.yaml").write_text(settings)
+            (self.folder / CONFIG).write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-        self.experiment = self._open_experiment(tags or {})
+        self._tags = {**self._own_tags(), **(tags or {})}
+        self.experiment = self._open_experiment()
 
     def __enter__(self) -> Self:
         self._resources.enter_context(self.experiment)
+        self.experiment.log_artifact(self.folder / CONFIG)
+        self.experiment.log_text(packages(), "environment/packages.txt")
+        self.experiment.log_dict(facts(), "environment/facts.json")
+        self.experiment.log_datasets([self._dataset])
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -94,10 +108,12 @@ class Workspace:
         digests = {name: artifact.digest for name, artifact in inputs.items()}
         digests["catalog"] = self.catalog.digest
         digest = digest_of(kind, settings, digests)
-        tags = {"digest": digest, "dataset_digest": self.catalog.digest}
+        tags = {**self._tags, "digest": digest, **_model_tag(settings)}
+        datasets = [self._dataset, *(_as_dataset(artifact) for artifact in inputs.values())]
 
         def record(partial: Path) -> Mapping[str, Any]:
             with self.experiment.stage(kind, settings, tags) as run_id:
+                self.experiment.log_datasets(datasets, run_id)
                 counts = make(partial, run_id)
                 self.experiment.log_dict(dict(counts), "counts.json", run_id)
             return counts
@@ -108,33 +124,54 @@ class Workspace:
         return build(folder, kind, settings, digests, record, resumable)
 
     def recorded(
-        self, make: Callable[[Path], Mapping[str, Any]]
+        self, make: Callable[[Path], Mapping[str, Any]], group: str
     ) -> Callable[[Path, str], Mapping[str, Any]]:
-        """``make``, with the facts that it returns as metrics of the stage's run, words as tags."""
+        """``make``, with the facts that it returns as metrics of the stage's run, words as tags.
+
+        Args:
+            make: Writes the content into a folder.
+            group: Where the names stand: ``graph`` makes ``graph/num_edges``.
+        """
 
         def make_and_record(folder: Path, run_id: str) -> Mapping[str, Any]:
-            facts = make(folder)
-            numbers, words = numbers_and_words(facts)
+            found = make(folder)
+            numbers, words = numbers_and_words(found, f"{group}/")
             self.experiment.log_metrics(numbers, run_id=run_id)
             self.experiment.set_tags(words, run_id)
-            return facts
+            return found
 
         return make_and_record
 
-    def _open_experiment(self, tags: Mapping[str, str]) -> Experiment:
+    def _own_tags(self) -> dict[str, str]:
+        """What runs are filtered by."""
+        cluster = self.config.cluster
+        return {
+            "dataset": self.catalog.path.resolve().name,
+            "dataset_digest": self.catalog.digest,
+            "model": self.config.train.model.name,
+            "seed": str(self.config.seed),
+            "cluster": cluster.address or os.environ.get("RAY_ADDRESS") or "local",
+            "num_workers": str(cluster.num_workers),
+        }
+
+    def _open_experiment(self) -> Experiment:
         tracking = self.config.tracking
         return Experiment.open(
             tracking.uri,
             self.folder,
             tracking.experiment,
             tracking.run_name,
-            tags={
-                "dataset": self.catalog.path.resolve().name,
-                "dataset_digest": self.catalog.digest,
-                "model": self.config.train.model.name,
-                "seed": str(self.config.seed),
-                "num_workers": str(self.config.cluster.num_workers),
-                **tags,
-            },
+            tags=self._tags,
             params=self.config.model_dump(mode="json"),
         )
+
+
+def _model_tag(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The model of a training's own settings, which need not be the one that the run is about."""
+    return {"model": settings["model"]["name"]} if "model" in settings else {}
+
+
+def _as_dataset(artifact: Artifact) -> dict[str, str]:
+    manifest = artifact.manifest
+    source = str(artifact.folder)
+    return dataset(manifest.kind, manifest.digest, source, {}, manifest.counts, "input")

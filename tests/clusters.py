@@ -77,7 +77,7 @@ class LocalCluster:
         ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: self.mark}
         home = Path(self.folder) / "home"
         home.mkdir()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.environment = {**os.environ, **ours, "HOME": str(home), "PATH": path}
         if quick:
             self.environment |= _QUICK

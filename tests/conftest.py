@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+# Machines are busy: how long an example takes says nothing.
+settings.register_profile("egra", deadline=None)
+settings.load_profile("egra")
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -134,8 +134,8 @@ class Disturbed:
     def resumed(self) -> list[int]:
         """The steps at which workers went on, in no order; before the cluster is stopped."""
         logs = Path(self.cluster.folder).rglob("logs/worker-*")
-        texts = (path.read_text(errors="replace") for path in logs)
-        return [int(step) for text in texts for step in re.findall(r"resumed after .*step (\d+)", text)]
+        found = (re.findall(r"resumed after .*step (\d+)", _text(path)) for path in logs)
+        return [int(step) for steps in found for step in steps]
 
 
 def figures(out: Path) -> dict[str, object]:
@@ -167,6 +167,10 @@ def check_record(out: Path, num_steps: int) -> None:
     train = records.children(parents[0])["train"]
     steps = [value.step for value in records.series(train.run_id, "train/loss_total")]
     assert steps == list(range(0, num_steps, EVERY_STEPS)), "a step is missing or there twice"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")
 
 
 def _step_of(line: bytes) -> int:

@@ -19,7 +19,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("run", "plan", "submit", "sweep", "catalog", "featurize", "track", "doctor", "knn")
+_MODULES = (
+    "run",
+    "plan",
+    "submit",
+    "sweep",
+    "catalog",
+    "featurize",
+    "serve",
+    "track",
+    "doctor",
+    "knn",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from egra_dist.model.fusion import Fusion
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.subgraph import ModalityGraph
 
@@ -102,9 +104,12 @@ class ModalityBranch(nn.Module):
             features: ``[num_items, dim_m]``.
             present: ``bool [num_items]``.
         """
-        projected = self.project[modality](features)
-        gate = torch.sigmoid(self.purify[modality](projected))
-        return item_embeddings * gate * present[:, None]
+        # One product with the features for both layers: nothing stands between them.
+        purify, project = self.purify[modality], self.project[modality]
+        weight = purify.weight @ project.weight
+        bias = torch.addmv(purify.bias, purify.weight, project.bias)
+        logits = functional.linear(features, weight.to(features.dtype)).to(bias.dtype) + bias
+        return item_embeddings * torch.sigmoid(logits) * present[:, None]
 
     @property
     def num_modalities(self) -> int:
@@ -125,17 +130,50 @@ class ModalityBranch(nn.Module):
         Returns:
             ``[num_rows, dim]``.
         """
-        num_modalities = self.num_modalities
-        dim = propagated.shape[1] // num_modalities
-        views = propagated.view(len(propagated), num_modalities, dim)
+        views = self._views(propagated)
         if kept is not None:
             views = views * kept[:, :, None]
+        hidden, out = self.query[0], self.query[2]
+        gate = [self.gate[m] for m in self.names]
+        return Fusion.apply(
+            views,
+            behavior,
+            hidden.weight,
+            hidden.bias,
+            out.weight[0],
+            torch.cat([layer.weight for layer in gate]),
+            torch.cat([layer.bias for layer in gate]),
+        )
+
+    def shares(self, propagated: Tensor, behavior: Tensor) -> Tensor:
+        """What each modality adds to ``Side``: :meth:`fuse` is their sum.
+
+        With ``s_m = sigmoid(G_m H)``, ``Side`` is ``sum_m (s_m + att_m (1 - sum_n s_n)) P_m / (M +
+        1)``: once gates and attention are given, it is linear in the modalities.
+
+        Args:
+            propagated: Rows of :meth:`propagate`, ``[num_rows, num_modalities * dim]``.
+            behavior: The same rows of ``H``, ``[num_rows, dim]``.
+
+        Returns:
+            ``[num_rows, num_modalities, dim]``.
+        """
+        views = self._views(propagated)
+        is_there, attention, gates = self._weights(views, behavior)
+        gates = gates * is_there[:, :, None]
+        weights = gates + attention[:, :, None] * (1 - gates.sum(1, keepdim=True))
+        return weights * views / (self.num_modalities + 1)
+
+    def _views(self, propagated: Tensor) -> Tensor:
+        dim = propagated.shape[1] // self.num_modalities
+        return propagated.view(len(propagated), self.num_modalities, dim)
+
+    def _weights(self, views: Tensor, behavior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which modalities are there, attention over them, and the gates of each."""
         is_there = views.detach().abs().amax(2) > 0
         logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
-        common = (torch.softmax(logits, dim=1)[:, :, None] * views).sum(1)
         gates = torch.stack([self.gate[m](behavior) for m in self.names], dim=1)
-        specific = torch.sigmoid(gates) * (views - common[:, None]) * is_there[:, :, None]
-        return (specific.sum(1) + common) / (num_modalities + 1)
+        return is_there, torch.softmax(logits, dim=1), torch.sigmoid(gates)
 
 
 def _per_modality(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -224,11 +224,11 @@ class Sweep:
         if self.record.best:
             self.record.write_best(self.best_config(), self.metric)
             experiment.log_artifact(self._folder / BEST)
-            experiment.log_metrics({f"best/{self.metric}": self.record.best.score or 0.0})
+            experiment.log_metrics({f"best/valid/{self.metric}": self.record.best.score or 0.0})
 
     def _record_trial(self, trial: TrialRecord, experiment: Experiment) -> None:
         """Adds to a trial's run what its process did not know: its score, and how it ended."""
-        scores = {f"best/valid/{self.metric}": trial.score or 0.0, "epochs": trial.epoch}
+        scores = {f"best/valid/{self.metric}": trial.score or 0.0, "train/epochs": trial.epoch}
         folder, name = self._trial_folder(trial), self._base.tracking.experiment
         try:
             with Experiment.open(experiment.uri, folder, name, tags={"trial": trial.status}) as run:

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 
+from egra_dist.redaction import redact
 from egra_dist.tracking.progress import CLEAR_LINE, is_terminal
 
 _QUIET = {
@@ -24,6 +25,7 @@ _QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     # Tracking is never waited for: with MLflow's own values a dead server blocks for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

@@ -1,22 +1,16 @@
 """Reads back what was recorded, for comparisons and tests."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from egra_dist.errors import UserError
 from egra_dist.tracking.client import open_client, reason
+from egra_dist.tracking.spool import Value
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _PARENT_TAG = "mlflow.parentRunId"
-
-
-class Value(NamedTuple):
-    """One value of a metric."""
-
-    step: int
-    value: float
 
 
 @dataclass(frozen=True)
@@ -25,7 +19,7 @@ class RecordedRun:
 
     Attributes:
         run_id: MLflow's id.
-        name: The run's name: that of the stage for a child.
+        name: The run's name.
         status: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
         parent_id: Id of the pipeline's run; None for that run itself.
         params: Settings by dotted name.
@@ -92,7 +86,7 @@ class Records:
         experiment_id = self._client.get_run(run.run_id).info.experiment_id
         condition = f"tags.`{_PARENT_TAG}` = '{run.run_id}'"
         found = self._client.search_runs([experiment_id], condition)
-        return {child.name: child for child in map(_recorded, found)}
+        return {child.tags.get("stage", child.name): child for child in map(_recorded, found)}
 
     def series(self, run_id: str, metric: str) -> list[Value]:
         """All values of a metric, by step; empty when it was never recorded."""

@@ -33,6 +33,13 @@ class Point(NamedTuple):
     time: int
 
 
+class Value(NamedTuple):
+    """One value of a metric."""
+
+    step: int
+    value: float
+
+
 class Batch(NamedTuple):
     """Points of whole lines, and the bytes of the spool where those lines start and end."""
 
@@ -89,6 +96,15 @@ class Spool:
         """The last step of each metric."""
         with self.path.open("rb") as file:
             return {point.name: point.step for line in file for point in _points(line)}
+
+    def series(self) -> dict[str, list[Value]]:
+        """Every metric, by step; nothing when nothing was recorded."""
+        found: dict[str, list[Value]] = {}
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                for point in (point for line in file for point in _points(line)):
+                    found.setdefault(point.name, []).append(Value(point.step, point.value))
+        return found
 
     def ends_torn(self) -> bool:
         """Whether the last line is incomplete."""

@@ -118,7 +118,8 @@ class Build:
 
 def context() -> list[Path]:
     """The files of the repository that `.dockerignore` lets through."""
-    kept = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().split() if line[0] == "!"]
+    patterns = (REPOSITORY / ".dockerignore").read_text().split()
+    kept = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     listing = ["git", "ls-files", "--", *kept]
     names = subprocess.check_output(listing, cwd=REPOSITORY, text=True)
     return [Path(name) for name in names.splitlines()]
