@@ -85,17 +85,43 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_text())
-        manifest = Manifest(**fields)
-    except FileNotFoundError:
+        manifest = _parse(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: not a {kind} folder (it has no {MANIFEST})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not a readable manifest: {error}") from None
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable manifest: {reason}") from None
     if manifest.kind != kind:
         raise UserError(f"{path}: kind is {manifest.kind!r}, expected {kind!r}")
     if manifest.schema != SCHEMA_VERSION:
         raise UserError(f"{path}: schema is {manifest.schema}, this version reads {SCHEMA_VERSION}")
     return manifest
+
+
+def _parse(fields: Any) -> Manifest:
+    manifest = Manifest(**fields)
+    for name in ("kind", "digest"):
+        if not isinstance(getattr(manifest, name), str):
+            raise TypeError(f"{name} must be a text")
+    for name in ("settings", "inputs", "counts"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise TypeError(f"{name} must be an object")
+    return manifest
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The path, unless it leads out of a folder, by ``..`` or by a link.
+
+    Raises:
+        UserError: If it does.
+    """
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that cannot be
+        is_inside = False
+    if not is_inside:
+        raise UserError(f"{path}: leads out of {folder}")
+    return path
 
 
 def is_finished(folder: Path, kind: str, digest: str) -> bool:
