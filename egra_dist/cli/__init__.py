@@ -17,7 +17,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("run", "plan", "submit", "sweep", "catalog", "featurize", "track", "doctor", "knn")
+_MODULES = (
+    "run",
+    "plan",
+    "submit",
+    "sweep",
+    "compare",
+    "catalog",
+    "featurize",
+    "track",
+    "doctor",
+    "knn",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
