@@ -66,8 +66,8 @@ class Workspace:
             (self.folder / CONFIG).write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-        self._tags = {**self._own_tags(), **(tags or {})}
-        self.experiment = self._open_experiment()
+        self._tags = {**self._own_tags(), **_own(tags or {})}
+        self.experiment = self._open_experiment(tags or {})
 
     def __enter__(self) -> Self:
         self._resources.enter_context(self.experiment)
@@ -153,16 +153,21 @@ class Workspace:
             "num_workers": str(cluster.num_workers),
         }
 
-    def _open_experiment(self) -> Experiment:
+    def _open_experiment(self, tags: Mapping[str, str]) -> Experiment:
         tracking = self.config.tracking
         return Experiment.open(
             tracking.uri,
             self.folder,
             tracking.experiment,
             tracking.run_name,
-            tags=self._tags,
+            tags={**self._tags, **tags},
             params=self.config.model_dump(mode="json"),
         )
+
+
+def _own(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those that are not MLflow's: a stage is not below what its run is below."""
+    return {name: value for name, value in tags.items() if not name.startswith("mlflow.")}
 
 
 def _model_tag(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ _MODULES = (
     "plan",
     "submit",
     "sweep",
+    "compare",
     "catalog",
     "featurize",
     "serve",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.tracking.plots import COLORS, panels
+from egra_dist.tracking.plots import COLORS, panels, styled
 from egra_dist.tracking.spool import Value
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ _NUM_GROUPS = 10
 _NUM_BINS = 50
 
 
+@styled
 def draw_schedule(series: Mapping[str, Sequence[Value]], metric: str) -> "Figure":
     """The strength of the alignment loss by step, and the validation metric over it.
 
@@ -32,6 +33,7 @@ def draw_schedule(series: Mapping[str, Sequence[Value]], metric: str) -> "Figure
     right.plot(*_columns(scores), color=COLORS[0], marker=".", label=f"validation {metric}")
     right.set(ylabel=f"validation {metric}")
     right.grid(False)
+    right.margins(y=0.12)
     right.spines["right"].set_visible(True)
     if scores:
         best = max(scores, key=lambda point: point.value)
@@ -45,6 +47,7 @@ def _columns(points: Sequence[Value]) -> tuple[list[int], list[float]]:
     return [point.step for point in points], [point.value for point in points]
 
 
+@styled
 def draw_weights(weights: Mapping[str, NDArray[np.floating]]) -> "Figure":
     """Histograms of entity weights.
 
@@ -62,6 +65,7 @@ def draw_weights(weights: Mapping[str, NDArray[np.floating]]) -> "Figure":
     return figure
 
 
+@styled
 def draw_degrees(groups: Mapping[str, tuple[Sequence[str], Sequence[float]]]) -> "Figure":
     """Mean alignment degree of each group of popularity.
 
