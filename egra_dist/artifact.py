@@ -85,16 +85,28 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_text())
-        manifest = Manifest(**fields)
+        manifest = parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{folder}: not a {kind} folder (it has no {MANIFEST})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not a readable manifest: {error}") from None
     if manifest.kind != kind:
         raise UserError(f"{path}: kind is {manifest.kind!r}, expected {kind!r}")
     if manifest.schema != SCHEMA_VERSION:
         raise UserError(f"{path}: schema is {manifest.schema}, this version reads {SCHEMA_VERSION}")
+    return manifest
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Reads the content of a ``manifest.json``.
+
+    Raises:
+        UserError: Naming ``where``, if it is not one.
+    """
+    try:
+        manifest = Manifest(**json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: not a readable manifest: {error}") from None
+    if not isinstance(manifest.digest, str):
+        raise UserError(f"{where}: not a readable manifest: digest is {manifest.digest!r}")
     return manifest
 
 

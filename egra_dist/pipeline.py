@@ -27,6 +27,7 @@ from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, flat_metrics
+from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
 from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
@@ -45,6 +46,7 @@ def run_pipeline(
     verbosity: int = 0,
     artifacts: Path | None = None,
     tags: Mapping[str, str] | None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Applies a configuration to a catalogue: what is not yet done, up to ``last_stage``.
 
@@ -56,6 +58,7 @@ def run_pipeline(
         verbosity: 0, or more to see what the libraries say.
         artifacts: Where the results of stages are kept; see :class:`Workspace`.
         tags: More tags of the run in MLflow.
+        storage: Where results and checkpoints are copied to, and come from; see :mod:`storage`.
 
     Returns:
         What stands in ``metrics.json``; empty when the evaluation was not reached.
@@ -65,7 +68,7 @@ def run_pipeline(
             catalogue, see :func:`check_run`.
     """
     check_run(config, catalog, last_stage)
-    with Workspace(config, catalog, out, verbosity, artifacts, tags) as workspace:
+    with Workspace(config, catalog, out, verbosity, artifacts, tags, storage=storage) as workspace:
         pipeline = Pipeline(workspace)
         for name, stage in pipeline.stages.items():
             stage()
@@ -225,7 +228,7 @@ class Pipeline:
             digests = {name: self._artifacts[name].digest for name in inputs}
             experiment.set_tags(tags, run_id)
             task = self._task(stage, settings, graphs, folder, recording)
-            task = replace(task, inputs=digests)
+            task = replace(task, inputs=digests, storage=self._workspace.checkpoints_of(stage))
             launch(train_worker, task, self._config.cluster)
             self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
@@ -275,6 +278,7 @@ class Pipeline:
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
             code=Path.cwd(),
+            catalog_uri=self._catalog.uri,
         )
 
     def _build(

@@ -101,6 +101,7 @@ def _keeping(task: Task, catalog: Catalog) -> Keeping:
         made_from,
         task.recording.run_id if task.recording else None,
         task.survival.checkpoints_kept,
+        task.storage,
         *([task.progress.warn] if task.progress else []),
     )
 

@@ -56,12 +56,18 @@ def main():
 
 def make_task(folder, num_items, settings):
     from egra_dist.catalog.synth import SynthSettings, synthesize
+
+    sizes = {"num_items": num_items, "num_users": num_items // 2, "num_interactions": 5 * num_items}
+    return task_on(synthesize(SynthSettings(**sizes), folder / "catalog"), folder, settings)
+
+
+def task_on(catalog, folder, settings):
+    """A training on a catalogue, with random item graphs."""
     from egra_dist.config import load_config
     from egra_dist.graph.behavior import merge, normalize, training_matrix
     from egra_dist.train.task import GraphPaths, Task
 
-    sizes = {"num_items": num_items, "num_users": num_items // 2, "num_interactions": 5 * num_items}
-    catalog = synthesize(SynthSettings(**sizes), folder / "catalog")
+    num_items = catalog.num_items
     config = load_config(None, settings)
     random = np.random.default_rng(0)
     training = training_matrix(catalog)
