@@ -42,9 +42,8 @@ def build_model(
     supplies = _Supplies(task, catalog, training, nodes, device)
     settings = task.settings
     counts = torch.from_numpy(_item_counts(training, nodes)).to(device)
-    dtype = getattr(torch, settings.precision)
     pool_size = training.num_columns if settings.ranking.negatives == "all" else None
-    common = (settings, nodes, RankingLoss(settings.ranking, counts, dtype, pool_size))
+    common = (settings, nodes, RankingLoss(settings.ranking, counts, supplies.precision, pool_size))
     name = settings.model.name
     model: Recommender
     if name == "vbpr":
@@ -79,6 +78,11 @@ class _Supplies:
     def is_sampled(self) -> bool:
         """Whether nothing is propagated over the whole graph at once."""
         return self.task.settings.propagation.mode == "sampled"
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Type of products."""
+        return getattr(torch, self.task.settings.precision)
 
     @cached_property
     def behavior_graph(self) -> PartitionedMatrix:
@@ -118,7 +122,7 @@ class _Supplies:
             return None
         widths = {name: self._modality(name).dim for name in self.task.graphs.features}
         graph = None if self.is_sampled else self._modality_graph()
-        return ModalityBranch(widths, self.task.settings.model.dim, graph)
+        return ModalityBranch(widths, self.task.settings.model.dim, graph, self.precision)
 
     def _modality_graph(self) -> WholeModalityGraph:
         plain = Csr.load(self.task.graphs.plain)
@@ -132,9 +136,8 @@ class _Supplies:
             )
             for name in self.features
         }
-        dtype = getattr(torch, self.task.settings.precision)
         return WholeModalityGraph(
-            {name: values.to(dtype) for name, values in self.features.items()},
+            {name: values.to(self.precision) for name, values in self.features.items()},
             present,
             self.item_graphs,
             PartitionedMatrix(user_rows, self.nodes.items, self.device),

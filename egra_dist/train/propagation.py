@@ -101,21 +101,21 @@ class WholeGraphPropagation(Propagation[Batch]):
 
     def rows(self, batch: Batch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        return self._model.rows_of(self._propagate(), batch.shares)
+        return self._model.propagate_batch(*self._local(), batch.shares)
 
     def infer(self) -> Vectors:
         """See :meth:`Propagation.infer`."""
         sizes = [len(self._tables.local(table)) for table in (USER, ITEM)]
         with torch.no_grad():
-            rows = self._model.represent(self._propagate())
+            rows = self._model.represent(self._model.propagate(*self._local()))
         own_users, own_items = rows.final.split(sizes)
         if rows.side is None:
             return Vectors(own_users, own_items, None)
         of_users, of_items = alignment_degrees(rows.side, rows.behavior).split(sizes)
         return Vectors(own_users, own_items, (of_users, of_items))
 
-    def _propagate(self) -> Propagated:
-        return self._model.propagate(self._tables.local(USER), self._tables.local(ITEM))
+    def _local(self) -> tuple[Tensor, Tensor]:
+        return self._tables.local(USER), self._tables.local(ITEM)
 
 
 class SampledPropagation(Propagation[SampledBatch]):

@@ -10,6 +10,7 @@ from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.batches import TripletBatches, written_order
 from egra_dist.train.checkpoint import Checkpoints
 from egra_dist.train.loop import Parts
+from egra_dist.train.memory import keep_freed_memory
 from egra_dist.train.models import build_model
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.permutation import PseudorandomPermutation
@@ -37,6 +38,7 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         device: Where this rank computes.
         recorder: Where rank 0 records; None on the other ranks.
     """
+    keep_freed_memory()
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
     settings = task.settings
