@@ -179,7 +179,8 @@ class TrainingSettings(Settings):
     regularization: NonNegativeFloat = 1e-4
     """Weight of the squared norm of the batch's final vectors."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products of all pairs of a batch, in the softmax and the alignment."""
+    """Type of dense products: of all pairs of a batch in softmax and alignment, and of features
+    and representations with weights in the modality branch."""
     max_epochs: PositiveInt = 200
     """Passes over the training interactions, at most."""
     max_steps: PositiveInt | None = None

@@ -57,13 +57,28 @@ class Egra(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """``H`` over the behaviour graph and every ``P_m``; see :meth:`Recommender.propagate`."""
-        assert self._behavior_graph is not None, "built for sampled propagation alone"
-        embeddings = torch.cat([users, items])
-        num_layers = self._settings.model.num_layers
-        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers)
+        behavior = self._propagate_behavior(users, items)
         if self.modality_branch is None:
             return Propagated(behavior, None)
         return Propagated(behavior, self.modality_branch.propagate(items))
+
+    def propagate_batch(
+        self, users: Tensor, items: Tensor, shares: Sequence[Triplets]
+    ) -> Propagated:
+        """With the modalities of the batch's users alone; see :meth:`Recommender`."""
+        behavior = self._propagate_behavior(users, items)
+        if self.modality_branch is None:
+            return self.rows_of(Propagated(behavior, None), shares)
+        start = self._nodes.positions.block(rank()).start
+        asked = torch.unique(torch.cat([share.users for share in shares])) - start
+        asked = asked[(asked >= 0) & (asked < len(users))]
+        modalities = self.modality_branch.propagate(items, asked)
+        return self.rows_of(Propagated(behavior, modalities, asked), shares)
+
+    def _propagate_behavior(self, users: Tensor, items: Tensor) -> Tensor:
+        assert self._behavior_graph is not None, "built for sampled propagation alone"
+        num_layers = self._settings.model.num_layers
+        return mean_of_layers(self._behavior_graph, torch.cat([users, items]), num_layers)
 
     def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
         """Estimates the rows of a batch from its sampled neighbourhood.

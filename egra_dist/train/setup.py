@@ -14,6 +14,7 @@ from egra_dist.train.agreement import SIGTERM, Agreement, Ending
 from egra_dist.train.batches import TripletBatches, written_order
 from egra_dist.train.checkpoint import Checkpoints, Keeping
 from egra_dist.train.loop import Parts
+from egra_dist.train.memory import keep_freed_memory
 from egra_dist.train.models import build_model
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.permutation import PseudorandomPermutation
@@ -41,6 +42,7 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         device: Where this rank computes.
         recorder: Where rank 0 records; None on the other ranks.
     """
+    keep_freed_memory()
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
     settings = task.settings
