@@ -11,7 +11,7 @@ from egra_dist.compare.groups import Group, compare, differing, group, metrics_o
 from egra_dist.compare.page import write_page
 from egra_dist.compare.plots import all_plots
 from egra_dist.compare.runs import ComparedRun, read_run
-from egra_dist.compare.tables import Table, all_tables
+from egra_dist.compare.tables import METRICS, Table, all_tables
 from egra_dist.errors import UserError
 
 PAGE = "comparison.html"
@@ -79,7 +79,9 @@ class Comparison:
         subtitle = f"{len(self.runs)} runs in {len(self.groups)} groups: {names}{hidden}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            page = write_page(self.title, subtitle, self.tables(), all_plots(self.groups))
+            tables, plots = self.tables(), all_plots(self.groups)
+            place = next((n for n, table in enumerate(tables) if table.title == METRICS), 1)
+            page = write_page(self.title, subtitle, tables, plots, place)
             (folder / PAGE).write_text(page)
             _write_csv(folder / RUNS, self._rows_of_runs())
             _write_csv(folder / GROUPS, self._rows_of_groups())
