@@ -26,6 +26,7 @@ from egra_dist.cluster.session import ray_session
 from egra_dist.cluster.tasks import on_every_node
 from egra_dist.config import Config
 from egra_dist.errors import UserError
+from egra_dist.redaction import redacted
 from egra_dist.storage import Storage
 from egra_dist.tracking.client import SQLITE_FILE, snapshot
 from egra_dist.tracking.datasets import dataset
@@ -85,7 +86,7 @@ class Workspace:
         self._dataset = as_dataset(catalog)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            settings = yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False)
             (self.folder / CONFIG).write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from egra_dist.config.base import (
     NonNegativeFloat,
@@ -12,6 +12,7 @@ from egra_dist.config.base import (
     PositiveInt,
     Settings,
 )
+from egra_dist.redaction import is_secret_name
 
 
 class EvaluationSettings(Settings):
@@ -139,9 +140,20 @@ class ClusterSettings(Settings):
     """Folder on each machine for catalogues that come from a URI; the run folder's ``catalogs``,
     which all machines see, when not given."""
     environment: dict[str, str] = {}
-    """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``."""
+    """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``; no secrets, since
+    settings are recorded and sent."""
     kubernetes: KubernetesSettings = KubernetesSettings()
     """Read by ``egra-dist submit --kuberay`` alone."""
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secret_is_named(cls, environment: dict[str, str]) -> dict[str, str]:
+        for name in filter(is_secret_name, environment):
+            raise ValueError(
+                f"cluster.environment.{name}: settings are recorded and sent, so that secrets do "
+                "not belong here; set it in the environment of the cluster's machines"
+            )
+        return environment
 
     @model_validator(mode="after")
     def _min_workers_is_below(self) -> "ClusterSettings":

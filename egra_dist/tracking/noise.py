@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 
+from egra_dist.redaction import redact
 from egra_dist.tracking.progress import CLEAR_LINE, is_terminal
 
 _QUIET = {
@@ -117,6 +118,10 @@ class _LevelOnlyWhenBad(logging.Formatter):
         if record.levelno >= logging.WARNING:
             record.message = f"{record.levelname.lower()}: {record.message}"
         return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole entry, tracebacks included, without passwords and tokens."""
+        return redact(super().format(record))
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

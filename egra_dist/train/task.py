@@ -27,7 +27,7 @@ class Recording:
         system_seconds: Seconds between samples of the system metrics; None: no samples.
     """
 
-    uri: str
+    uri: str = field(repr=False)  # Ray shows its workers' arguments, and it may hold a password
     run_id: str
     spool: Path
     system_seconds: float | None = None
