@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.subgraph import ModalityGraph
@@ -69,24 +70,19 @@ class ModalityBranch(nn.Module):
         items = torch.cat(gathered, dim=1)
         return torch.cat([graph.user_rows @ items, items])
 
-    def propagate_sample(self, item_embeddings: Tensor, graph: ModalityGraph) -> Tensor:
+    def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
         """The same for the nodes of a batch.
 
         Args:
-            item_embeddings: Rows of ``E_i`` that were looked up, ``[num_items, dim]``.
-            graph: Which of them the nodes gather from.
+            sources: Per modality the embeddings of the items that it travels from,
+                ``[num_sources_m, dim]``.
+            graph: How it travels.
 
         Returns:
             ``[num_nodes, num_modalities * dim]``.
         """
         gathered = [
-            graph.item_graphs[m]
-            @ self.purified(
-                m,
-                item_embeddings.index_select(0, graph.items[m]),
-                graph.features[m],
-                graph.present[m],
-            )
+            graph.item_graphs[m] @ (sources[m] * self._gates(m, graph.features[m]))
             for m in self.names
         ]
         return graph.gather @ torch.cat(gathered, dim=1)
@@ -102,9 +98,15 @@ class ModalityBranch(nn.Module):
             features: ``[num_items, dim_m]``.
             present: ``bool [num_items]``.
         """
-        projected = self.project[modality](features)
-        gate = torch.sigmoid(self.purify[modality](projected))
-        return item_embeddings * gate * present[:, None]
+        return item_embeddings * self._gates(modality, features) * present[:, None]
+
+    def _gates(self, modality: str, features: Tensor) -> Tensor:
+        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``; of many rows both maps are made one first."""
+        project, purify = self.project[modality], self.purify[modality]
+        if len(features) < sum(project.weight.shape):
+            return torch.sigmoid(purify(project(features)))
+        weight = purify.weight @ project.weight
+        return torch.sigmoid(functional.linear(features, weight, purify(project.bias)))
 
     @property
     def num_modalities(self) -> int:

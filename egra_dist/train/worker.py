@@ -19,6 +19,7 @@ from egra_dist.model.tables import ITEM, USER
 from egra_dist.tracking.noise import setup_logging
 from egra_dist.tracking.recorder import MetricRecorder
 from egra_dist.train.loop import train
+from egra_dist.train.memory import keep_freed_memory
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.setup import assemble, partition_of
 from egra_dist.train.shared import create_shared
@@ -62,6 +63,7 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
 
     task: Task = config["task"]
     setup_logging(task.verbosity)
+    keep_freed_memory()
     return task, ray.train.torch.get_device()
 
 
