@@ -1,6 +1,7 @@
 """What cannot work, found before anything is written."""
 
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_files
 from egra_dist.config import STAGES, Config, ItemGraphSettings, ModelSettings, modality_shares
 from egra_dist.errors import UserError
 
@@ -22,6 +23,8 @@ def check_run(config: Config, catalog: Catalog, last_stage: str) -> None:
         raise UserError(f"{catalog.path}: the validation split is empty; it selects the best state")
     for stage, training in config.trainings.items():
         _check_model(stage, training.model, catalog)
+        if training.warm_start is not None:
+            exported_files(training.warm_start)
     for graph in config.item_graphs.values():
         _check_item_graph(graph, catalog)
 

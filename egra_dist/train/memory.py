@@ -15,9 +15,6 @@ _MADV_POPULATE_READ = 22
 _SHARE = 0.5
 """Of the available memory that files may take."""
 
-LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""Environment that makes torch ask for large pages; it counts from the first tensor on."""
-
 
 def keep_freed_memory() -> None:
     """Tells glibc not to give back to the system what the next step will need again.

@@ -49,10 +49,9 @@ def main():
 
 def measured(num_ranks, *options):
     """What the first rank measures; of all ranks the largest peak."""
-    from egra_dist.train.memory import LARGE_PAGES
     from tests.integration.ranks import run_on_ranks
 
-    os.environ.update(LARGE_PAGES, OMP_NUM_THREADS="1")
+    os.environ.update(THP_MEM_ALLOC_ENABLE="1", OMP_NUM_THREADS="1")  # as of Ray's workers
     figures = run_on_ranks(measure, num_ranks, *options)
     return {**figures[0], "peak_gb": max(f["peak_gb"] for f in figures), "ranks": num_ranks}
 
