@@ -15,6 +15,7 @@ from typing import Any
 
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_identity
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
@@ -241,6 +242,10 @@ class Pipeline:
 
         fields = settings.model_dump(mode="json")
         recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
+        if settings.warm_start is None:
+            del recipe["warm_start"]  # trainings of earlier versions keep their names
+        else:
+            recipe["warm_start"] = exported_identity(settings.warm_start)
         inputs = tuple(sorted({"graphs", behavior}))
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder

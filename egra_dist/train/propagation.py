@@ -161,8 +161,7 @@ class SampledPropagation(Propagation[SampledBatch]):
 
     def rows(self, batch: SampledBatch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        users, items = (self._tables.lookup(table, batch.ids[table]) for table in (USER, ITEM))
-        return self._model.propagate_sample(users, items, batch.subgraph)
+        return self._model.propagate_sample(self._tables.lookup(batch.ids), batch.subgraph)
 
     def infer(self, with_shares: bool = False) -> Vectors:
         """See :meth:`Propagation.infer`."""

@@ -23,6 +23,7 @@ from egra_dist.train.report import Recorder, Reporter
 from egra_dist.train.sampled import sampled_propagation
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
+from egra_dist.train.warm import WarmStart
 
 
 def partition_of(catalog: Catalog) -> NodePartition:
@@ -50,6 +51,13 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
     widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
     tables = EmbeddingTables(sizes, widths, device)
     tables.initialize(task.seed)
+    if settings.warm_start is not None:
+        graphs = task.graphs
+        features = [Csr.load(folder) for folder in graphs.features.values()]
+        warm_start = WarmStart(
+            catalog, nodes, Csr.load(graphs.behavior), features, task.folder / "warm_start"
+        )
+        warm_start(tables, settings.warm_start)
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
