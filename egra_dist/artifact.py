@@ -25,6 +25,9 @@ from egra_dist.lock import locked
 _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+REVISIONS = {"knn": 2, "knn-work": 2}
+"""Raised when what a kind is made of changes for the same settings and its folders stay readable:
+they are then made anew, and others are not."""
 MANIFEST = "manifest.json"
 _WRITE_FAILURES = {
     errno.ENOSPC,
@@ -73,6 +76,8 @@ def digest_of(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str])
         16 hexadecimal digits.
     """
     recipe = {"kind": kind, "schema": SCHEMA_VERSION, "settings": settings, "inputs": inputs}
+    if kind in REVISIONS:
+        recipe["revision"] = REVISIONS[kind]
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
