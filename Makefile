@@ -12,7 +12,7 @@ LOCKS := requirements/$(VARIANT).lock requirements/dev.lock
 INSTALLED := .venv/.installed-$(VARIANT)
 ENCODERS := .venv/.installed-encoders
 
-.PHONY: help install demo test lint results
+.PHONY: help install demo test lint results screenshots
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -27,6 +27,9 @@ test: $(ENCODERS) ## Run the tests.
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
 	@$(BIN)/python -m tests.benchmarks.quality
+
+screenshots: $(INSTALLED) ## Train a small search and photograph it for docs/images (needs Chromium).
+	@$(BIN)/python -m tests.screenshots
 
 lint: $(INSTALLED) ## Check format, style, types and import direction.
 	$(BIN)/ruff format --check .

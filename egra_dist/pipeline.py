@@ -26,7 +26,7 @@ from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
-from egra_dist.results import collect, flat_metrics
+from egra_dist.results import collect, curves, flat_metrics
 from egra_dist.serve.export import export_vectors
 from egra_dist.train.launch import launch
 from egra_dist.train.task import GraphPaths, Recording, Task
@@ -204,7 +204,9 @@ class Pipeline:
         )
         path = self._workspace.folder / "metrics.json"
         write_json(path, self.metrics)
-        self._workspace.experiment.log_metrics(flat_metrics(self.metrics))
+        # After the curves: the last value of a metric is that of the best state.
+        step = json.loads((self._trained[MAIN].folder / "training.json").read_text())["step"] + 1
+        self._workspace.experiment.log_metrics(flat_metrics(self.metrics), step)
         self._workspace.experiment.log_artifact(path)
 
     def _export(self) -> None:
@@ -236,7 +238,11 @@ class Pipeline:
             recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
             experiment.set_tags(tags, run_id)
             task = self._task(stage, settings, graphs, folder, recording)
-            launch(train_worker, task, self._config.cluster)
+            try:
+                launch(train_worker, task, self._config.cluster)
+            finally:  # also of a training that was stopped, to be compared with others
+                if stage == MAIN:
+                    experiment.copy_metrics(run_id, curves(settings.metric))
             self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 

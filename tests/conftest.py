@@ -1,6 +1,7 @@
 """What all tests share: real data where it lies, one Ray for all, few threads."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray on this machine with room for four workers, started once."""
@@ -29,3 +38,11 @@ def local_ray() -> Iterator[None]:
 
     with ray_session(ClusterSettings(num_workers=4)):
         yield
+
+
+@pytest.fixture(scope="session")
+def swept(local_ray, tmp_path_factory):
+    """A finished search of three trainings, see :mod:`tests.small_sweep`."""
+    from tests.small_sweep import run_small_sweep
+
+    return run_small_sweep(tmp_path_factory.mktemp("sweep"))

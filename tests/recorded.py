@@ -41,6 +41,7 @@ def record_run(
             for step in range(steps):
                 recorder.log(step, _at(step, steps, settings, best))
             assert recorder.close(timeout=60)
+            experiment.copy_metrics(run_id, {"alignment/lambda", "valid/recall_at_20"})
         if with_test:
             experiment.log_metrics({f"test/{name}": 0.9 * best for name in METRICS})
             sizes = {name: 0.5 * best + 0.01 * i for i, name in enumerate(SLICES)}

@@ -56,7 +56,7 @@ class Finder:
         Raises:
             UserError: If MLflow does not understand it.
         """
-        records = self._default_records(f"--filter {condition!r}")
+        records = self._default_records("--filter")
         found = records.runs(self._experiment, condition)
         parents = [run for run in reversed(found) if _STAGE not in run.tags]
         return [_with_stages(records, run) for run in parents]
@@ -81,12 +81,12 @@ class Finder:
         for run in found:
             if _STAGE in run.tags:
                 stages.setdefault(run.parent_id, {})[run.tags[_STAGE]] = run
-        heads = [run for run in found if not run.parent_id]
+        heads = [run for run in found if not run.parent_id and _TRIAL not in run.tags]
         trials = sorted((run for run in found if _TRIAL in run.tags), key=lambda run: run.name)
         if not heads or not trials:
             raise UserError(f"--sweep {name}: no search of this name with trials that are over")
         runs = [FoundRun(records, run, stages.get(run.run_id, {})) for run in trials]
-        return FoundRun(records, heads[0]), runs
+        return FoundRun(records, heads[-1]), runs  # the newest comes first, the search was first
 
     def _run(self, name: str) -> FoundRun:
         ledger = Ledger.read(Path(name))

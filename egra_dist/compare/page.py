@@ -29,7 +29,7 @@ svg { max-width: 100%; height: auto; }
 
 
 def write_page(
-    title: str, subtitle: str, tables: Sequence[Table], plots: Mapping[str, "Figure"]
+    title: str, subtitle: str, tables: Sequence[Table], plots: Mapping[str, "Figure"], plots_at: int
 ) -> str:
     """The page.
 
@@ -37,11 +37,12 @@ def write_page(
         title: Its heading.
         subtitle: A line below it.
         tables: In their order.
-        plots: By caption; they stand behind the first tables.
+        plots: By caption.
+        plots_at: Number of the tables before them.
     """
     figures = [_figure(caption, figure) for caption, figure in plots.items()]
     elements = [_table(table) for table in tables]
-    body = "\n".join(elements[:2] + figures + elements[2:])
+    body = "\n".join(elements[:plots_at] + figures + elements[plots_at:])
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'

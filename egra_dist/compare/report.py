@@ -11,7 +11,7 @@ from egra_dist.compare.groups import Group, compare, differing, group, metrics_o
 from egra_dist.compare.page import write_page
 from egra_dist.compare.plots import all_plots
 from egra_dist.compare.runs import ComparedRun, read_run
-from egra_dist.compare.tables import Table, all_tables
+from egra_dist.compare.tables import METRICS, Table, all_tables
 from egra_dist.errors import UserError
 
 PAGE = "comparison.html"
@@ -79,7 +79,9 @@ class Comparison:
         subtitle = f"{len(self.runs)} runs in {len(self.groups)} groups: {names}{hidden}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            page = write_page(self.title, subtitle, self.tables(), all_plots(self.groups))
+            tables, plots = self.tables(), all_plots(self.groups)
+            place = next((n for n, table in enumerate(tables) if table.title == METRICS), 1)
+            page = write_page(self.title, subtitle, tables, plots, place)
             (folder / PAGE).write_text(page)
             _write_csv(folder / RUNS, self._rows_of_runs())
             _write_csv(folder / GROUPS, self._rows_of_groups())
@@ -111,14 +113,18 @@ class Comparison:
                 summary = summarize(member, metric)
                 if summary is None:
                     continue
-                row = {"group": member.label, **member.settings, "metric": metric}
-                row |= dict(zip(("seeds", "mean", "deviation"), summary, strict=True))
+                row: dict[str, Any] = {"group": member.label, **member.settings, "metric": metric}
+                row |= _named(("seeds", "mean", "deviation"), summary)
                 difference = compare(member, self.reference, metric)
                 if difference and member is not self.reference:
                     names = ("common_seeds", "difference", "half_width", "p")
-                    row |= dict(zip(names, difference, strict=True))
+                    row |= _named(names, difference)
                 rows.append(row)
         return rows
+
+
+def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
 
 
 def _reference(groups: Sequence[Group], baseline: str | None) -> Group:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from egra_dist.compare.groups import Group, compare, holm, metrics_of, summarize
 
+METRICS = "Metrics"
 _SLICE_METRIC = "recall_at_20"
 
 
@@ -87,7 +88,7 @@ def difference_table(groups: Sequence[Group], reference: Group, metric: str) -> 
         "Mean ± standard deviation over seeds; difference over common seeds with its 95 % interval;"
         " p of a paired two-sided t-test, adjusted for the number of groups (Holm)."
     )
-    return Table(metric, columns, rows, note)
+    return Table(f"{metric}, seed by seed", columns, rows, note)
 
 
 def metrics_table(groups: Sequence[Group], metrics: Sequence[str]) -> Table:
@@ -95,7 +96,7 @@ def metrics_table(groups: Sequence[Group], metrics: Sequence[str]) -> Table:
     rows = _by_column(
         groups, [{g.label: summarize(g, metric) for g in groups} for metric in metrics]
     )
-    return Table("Metrics", ["group", *metrics], rows, "Mean ± standard deviation over seeds.")
+    return Table(METRICS, ["group", *metrics], rows, "Mean ± standard deviation over seeds.")
 
 
 def slices_table(groups: Sequence[Group]) -> Table:

@@ -72,15 +72,20 @@ class Records:
             condition: Filter in MLflow's language, e.g. ``"tags.stage = 'train'"``.
 
         Raises:
-            UserError: If there is no such experiment.
+            UserError: If there is no such experiment, or MLflow does not understand the filter.
         """
+        from mlflow.exceptions import MlflowException
+
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
             raise UserError(f"experiment {experiment!r}: MLflow has none of this name")
         runs: list[RecordedRun] = []
         token: str | None = None
         while True:
-            page = self._client.search_runs([found.experiment_id], condition, page_token=token)
+            try:
+                page = self._client.search_runs([found.experiment_id], condition, page_token=token)
+            except MlflowException as error:
+                raise UserError(f"filter {condition!r}: {reason(error)}") from None
             runs += [_recorded(run) for run in page]
             token = page.token
             if not token:
