@@ -3,6 +3,7 @@
 What they print is compared with what the page says, but for durations; trainings are cut short.
 """
 
+import ast
 import re
 import runpy
 import shlex
@@ -124,3 +125,28 @@ def test_extending(shop):
 
 def test_troubleshooting(shop):
     follow("troubleshooting.md")
+
+
+def test_messages_that_are_not_provoked_here_stand_in_the_code():
+    known = [re.compile(pattern) for pattern in messages()]
+    shown = [
+        line
+        for block in blocks(DOCS / "troubleshooting.md")
+        if block.kind == "text"
+        for line in block.text.splitlines()
+    ]
+    assert len(shown) > 3
+    assert [line for line in shown if not any(one.fullmatch(line) for one in known)] == []
+
+
+def messages() -> set[str]:
+    """Every text of the package that may be a message, as a pattern, its values left open."""
+    found = set()
+    for path in (REPOSITORY / "egra_dist").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+            if sum(len(text) for text in texts if isinstance(text, str)) > 15:
+                pattern = "".join(re.escape(t) if isinstance(t, str) else ".+" for t in texts)
+                found.add(pattern.replace("%s", ".+"))
+    return found
