@@ -15,6 +15,7 @@ from egra_dist.train.agreement import SIGTERM, Agreement, Ending
 from egra_dist.train.batches import TripletBatches, written_order
 from egra_dist.train.checkpoint import Checkpoints, Keeping
 from egra_dist.train.loop import Parts
+from egra_dist.train.memory import keep_freed_memory
 from egra_dist.train.models import build_model
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.permutation import PseudorandomPermutation
@@ -23,6 +24,7 @@ from egra_dist.train.report import Recorder, Reporter
 from egra_dist.train.sampled import sampled_propagation
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
+from egra_dist.train.warm import WarmStart
 
 _SECONDS_WHILE_LEAVING = 10.0
 """Between two checkpoints while a node is about to go: Ray starts the group again when it does."""
@@ -51,6 +53,7 @@ def assemble(
         recorder: Where rank 0 records; None on the other ranks.
         node_is_leaving: Whether checkpoints are written in short intervals now.
     """
+    keep_freed_memory()
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
     settings = task.settings
@@ -58,6 +61,13 @@ def assemble(
     widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
     tables = EmbeddingTables(sizes, widths, device)
     tables.initialize(task.seed)
+    if settings.warm_start is not None:
+        graphs = task.graphs
+        features = [Csr.load(folder) for folder in graphs.features.values()]
+        warm_start = WarmStart(
+            catalog, nodes, Csr.load(graphs.behavior), features, task.folder / "warm_start"
+        )
+        warm_start(tables, settings.warm_start)
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)

@@ -9,7 +9,11 @@ from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.remote import fetch_catalog
 from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
+from egra_dist.extension import load_own, own_names
 from egra_dist.storage import Storage
+
+SHARES = "item_shares"
+"""Folder, beside the vectors, of what each modality adds to those of the items."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Recording:
         system_seconds: Seconds between samples of the system metrics; None: no samples.
     """
 
-    uri: str
+    uri: str = field(repr=False)  # Ray shows its workers' arguments, and it may hold a password
     run_id: str
     spool: Path
     system_seconds: float | None = None
@@ -72,6 +76,7 @@ class Task:
         storage: Where checkpoints are copied to.
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
+        code: Where modules of the user's own are looked for, too; the current folder when None.
     """
 
     stage: str
@@ -90,12 +95,18 @@ class Task:
     storage: Storage | None = None
     verbosity: int = 0
     features: Path | None = None
+    code: Path | None = None
 
     def open_catalog(self) -> Catalog:
         """The catalogue, with the features as they are to be used."""
         if self.catalog_uri and not self.catalog.exists():
             fetch_catalog(self.catalog_uri, self.catalog.parent)
         return replace(Catalog.open(self.catalog), features_folder=self.features)
+
+    def load_code(self) -> None:
+        """Imports the modules of the user's own that the settings name, if there are any."""
+        for where, name in own_names(self.settings.model_dump()):
+            load_own(name, where, self.code)
 
     @property
     def evaluation_file(self) -> Path:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.quality.trial import ONE_RANK
-from tests.benchmarks.sampled import make_task, task_on
+from tests.benchmarks.tasks import make_task, task_on
 
 SAMPLED = ["train.propagation.mode=sampled"]
 COLUMNS = ("data", "checkpoint MB", "step ms", "waits s", "stall s", "extra s", "share")
