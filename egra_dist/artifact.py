@@ -26,7 +26,14 @@ _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_WRITE_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_WRITE_FAILURES = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+}
 
 
 @dataclass(frozen=True)
@@ -78,16 +85,28 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_text())
-        manifest = Manifest(**fields)
+        manifest = parse_manifest(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{folder}: not a {kind} folder (it has no {MANIFEST})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not a readable manifest: {error}") from None
     if manifest.kind != kind:
         raise UserError(f"{path}: kind is {manifest.kind!r}, expected {kind!r}")
     if manifest.schema != SCHEMA_VERSION:
         raise UserError(f"{path}: schema is {manifest.schema}, this version reads {SCHEMA_VERSION}")
+    return manifest
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Reads the content of a ``manifest.json``.
+
+    Raises:
+        UserError: Naming ``where``, if it is not one.
+    """
+    try:
+        manifest = Manifest(**json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: not a readable manifest: {error}") from None
+    if not isinstance(manifest.digest, str):
+        raise UserError(f"{where}: not a readable manifest: digest is {manifest.digest!r}")
     return manifest
 
 
@@ -121,7 +140,7 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
     """
     partial = partial_folder(folder)
     try:
-        with _write_failures_named(folder):
+        with write_failures_named(folder):
             if not keep_partial and partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
@@ -133,8 +152,15 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _write_failures_named(folder: Path) -> Iterator[None]:
-    """A full or read-only disk is the user's to mend."""
+def write_failures_named(folder: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend.
+
+    Args:
+        folder: What is written in the block.
+
+    Raises:
+        UserError: If it cannot be.
+    """
     try:
         yield
     except OSError as error:
@@ -185,7 +211,7 @@ def build(
     if not is_finished(folder, kind, digest):
         lock = folder.with_name(f".{folder.name}.lock")
         waiting_for = f"{kind}: another process makes {folder}"
-        with _write_failures_named(folder), locked(lock, waiting_for):
+        with write_failures_named(folder), locked(lock, waiting_for):
             if not is_finished(folder, kind, digest):
                 return _make(
                     folder, Manifest(kind, digest, dict(settings), dict(inputs)), make, resumable

@@ -51,11 +51,13 @@ class Catalog:
         path: The folder.
         manifest: What it holds.
         features_folder: Where features are read instead, preprocessed; its own when None.
+        uri: Where the folder was fetched from, if it was.
     """
 
     path: Path
     manifest: Manifest
     features_folder: Path | None = None
+    uri: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Catalog":
@@ -146,6 +148,19 @@ class Catalog:
         column = self._column(entities, "raw_id")
         assert column is not None, "every catalogue has raw ids"
         return column
+
+    def iter_raw_ids(self, entities: Entities, batch_rows: int) -> Iterator[pa.Array]:
+        """The same as :meth:`raw_ids`, in batches of at most ``batch_rows``."""
+        for part in self._parts(Path(entities)):
+            with _readable(part), pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(batch_rows, columns=["raw_id"]):
+                    yield batch.column(0)
+
+    def id_type(self, entities: Entities) -> pa.DataType:
+        """Type of the raw ids: strings or int64."""
+        part = self._parts(Path(entities))[0]
+        with _readable(part):
+            return pq.read_schema(part).field("raw_id").type
 
     def item_column(self, name: str) -> pa.ChunkedArray | None:
         """A column of the item table (such as ``title``) by dense index; None if there is none."""

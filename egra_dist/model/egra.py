@@ -29,6 +29,8 @@ from egra_dist.model.recommender import (
 )
 from egra_dist.model.subgraph import Subgraph
 
+_SMALLEST_NORM = 1e-12
+
 
 class Egra(Recommender):
     """Behaviour and modality branch, aligned.
@@ -78,21 +80,22 @@ class Egra(Recommender):
         num_layers = self._settings.model.num_layers
         return mean_of_layers(self._behavior_graph, torch.cat([users, items]), num_layers)
 
-    def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
+    def propagate_sample(self, embeddings: Tensor, sample: Subgraph) -> Propagated:
         """Estimates the rows of a batch from its sampled neighbourhood.
 
         Args:
-            users: Rows of ``E_u`` that the sample needs, ``[num_users, dim]``.
-            items: Rows of ``E_i``, ``[num_items, dim]``.
+            embeddings: Rows of ``E_u`` that the sample needs, and below them rows of ``E_i``,
+                ``[num_inputs, dim]``.
             sample: Who gathers from whom.
 
         Returns:
             The rows of this rank's triplets.
         """
-        behavior = sample.mean_of_layers(torch.cat([users, items])).index_select(0, sample.rows)
+        layers, sources = sample.read(embeddings)
+        behavior = sample.mean_of_layers(layers).index_select(0, sample.rows)
         if self.modality_branch is None or sample.modalities is None:
             return Propagated(behavior, None)
-        modalities = self.modality_branch.propagate_sample(items, sample.modalities)
+        modalities = self.modality_branch.propagate_sample(sources, sample.modalities)
         return Propagated(behavior, modalities.index_select(0, sample.rows))
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
@@ -110,6 +113,17 @@ class Egra(Recommender):
         if settings.side_weight != 1:
             side = settings.side_weight * side
         return behavior + side
+
+    def modality_shares(self, rows: Propagated, made: Representations) -> dict[str, Tensor]:
+        """See :meth:`Recommender.modality_shares`: the vectors are sums of ``H`` and ``Side``."""
+        if self.modality_branch is None or rows.modalities is None or made.side is None:
+            return {}
+        settings = self._settings.model
+        scale = settings.side_weight * _lengths(made.final) / _lengths(made.fused)
+        if settings.fusion == "normalized":
+            scale = scale / _lengths(made.side)
+        shares = scale[:, :, None] * self.modality_branch.shares(rows.modalities, rows.behavior)
+        return dict(zip(self.modality_branch.names, shares.unbind(1), strict=True))
 
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
@@ -163,3 +177,8 @@ class Egra(Recommender):
             torch.bincount(stands_at, minlength=len(candidates)).to(side.dtype).log(),
         )
         return (weights * losses).sum() / sum(sizes)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Norms ``[num_rows, 1]``, above 0."""
+    return rows.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)

@@ -4,6 +4,7 @@ One primitive, an all-to-all of rows, carries the halo of a propagation layer, t
 and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
+from egra_dist.model.mailbox import Mailbox, open_mailbox
 
 
 def world_size() -> int:
@@ -52,9 +54,25 @@ class _AllToAll(torch.autograd.Function):
 
 
 def _all_to_all(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
+    rows = rows.contiguous()
+    mailbox = _mailbox() if rows.device.type == "cpu" else None
+    if mailbox is not None:
+        return mailbox.exchange(rows, num_sent, num_received)
     received = rows.new_empty((sum(num_received), *rows.shape[1:]))
-    dist.all_to_all_single(received, rows.contiguous(), num_received, num_sent)
+    dist.all_to_all_single(received, rows, num_received, num_sent)
     return received
+
+
+_opened: dict[str, Any] = {}
+
+
+def _mailbox() -> Mailbox | None:
+    """That of the process group, if all of its ranks are on this machine."""
+    group = dist.group.WORLD
+    if _opened.get("group") is not group:
+        is_alone = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) == dist.get_world_size()
+        _opened.update(group=group, mailbox=open_mailbox() if is_alone else None)
+    return _opened["mailbox"]
 
 
 def fetch_rows(

@@ -82,24 +82,19 @@ class ModalityBranch(nn.Module):
             return torch.cat([graph.user_rows @ items, items])
         return torch.cat([graph.user_rows.rows_times(users, items), items])
 
-    def propagate_sample(self, item_embeddings: Tensor, graph: ModalityGraph) -> Tensor:
+    def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
         """The same for the nodes of a batch.
 
         Args:
-            item_embeddings: Rows of ``E_i`` that were looked up, ``[num_items, dim]``.
-            graph: Which of them the nodes gather from.
+            sources: Per modality the embeddings of the items that it travels from,
+                ``[num_sources_m, dim]``.
+            graph: How it travels.
 
         Returns:
             ``[num_nodes, num_modalities * dim]``.
         """
         gathered = [
-            graph.item_graphs[m]
-            @ self.purified(
-                m,
-                item_embeddings.index_select(0, graph.items[m]),
-                graph.features[m],
-                graph.present[m],
-            )
+            graph.item_graphs[m] @ (sources[m] * self._gates(m, graph.features[m]))
             for m in self.names
         ]
         return graph.gather @ torch.cat(gathered, dim=1)
@@ -115,14 +110,19 @@ class ModalityBranch(nn.Module):
             features: ``[num_items, dim_m]``.
             present: ``bool [num_items]``.
         """
-        # One product with the features for both layers: nothing stands between them.
-        purify = cast("nn.Linear", self.purify[modality])
+        return item_embeddings * self._gates(modality, features) * present[:, None]
+
+    def _gates(self, modality: str, features: Tensor) -> Tensor:
+        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``; of many rows both maps are made one first."""
         project = cast("nn.Linear", self.project[modality])
+        purify = cast("nn.Linear", self.purify[modality])
+        kept = project.weight.dtype
+        if len(features) < sum(project.weight.shape):
+            return torch.sigmoid(purify(project(features.to(kept))))
         weight = purify.weight @ project.weight
-        bias = torch.addmv(purify.bias, purify.weight, project.bias)
-        dtype = self._dtype or bias.dtype
-        logits = functional.linear(features.to(dtype), weight.to(dtype)).to(bias.dtype) + bias
-        return item_embeddings * torch.sigmoid(logits) * present[:, None]
+        dtype = self._dtype or kept
+        logits = functional.linear(features.to(dtype), weight.to(dtype)).to(kept)
+        return torch.sigmoid(logits + purify(project.bias))
 
     @property
     def num_modalities(self) -> int:
@@ -143,14 +143,42 @@ class ModalityBranch(nn.Module):
         Returns:
             ``[num_rows, dim]``.
         """
-        num_modalities = self.num_modalities
-        dim = propagated.shape[1] // num_modalities
-        views = propagated.view(len(propagated), num_modalities, dim)
+        views = self._views(propagated)
         if kept is not None:
             views = views * kept[:, :, None]
         query, _, out = cast("list[nn.Linear]", list(self.query))
         gates = [cast("nn.Linear", self.gate[m]) for m in self.names]
         return fuse(views, behavior, query, out, gates, self._dtype or views.dtype)
+
+    def shares(self, propagated: Tensor, behavior: Tensor) -> Tensor:
+        """What each modality adds to ``Side``: :meth:`fuse` is their sum.
+
+        With ``s_m = sigmoid(G_m H)``, ``Side`` is ``sum_m (s_m + att_m (1 - sum_n s_n)) P_m / (M +
+        1)``: once gates and attention are given, it is linear in the modalities.
+
+        Args:
+            propagated: Rows of :meth:`propagate`, ``[num_rows, num_modalities * dim]``.
+            behavior: The same rows of ``H``, ``[num_rows, dim]``.
+
+        Returns:
+            ``[num_rows, num_modalities, dim]``.
+        """
+        views = self._views(propagated)
+        is_there, attention, gates = self._weights(views, behavior)
+        gates = gates * is_there[:, :, None]
+        weights = gates + attention[:, :, None] * (1 - gates.sum(1, keepdim=True))
+        return weights * views / (self.num_modalities + 1)
+
+    def _views(self, propagated: Tensor) -> Tensor:
+        dim = propagated.shape[1] // self.num_modalities
+        return propagated.view(len(propagated), self.num_modalities, dim)
+
+    def _weights(self, views: Tensor, behavior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which modalities are there, attention over them, and the gates of each."""
+        is_there = views.detach().abs().amax(2) > 0
+        logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
+        gates = torch.stack([self.gate[m](behavior) for m in self.names], dim=1)
+        return is_there, torch.softmax(logits, dim=1), torch.sigmoid(gates)
 
 
 def _per_modality(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -198,6 +198,18 @@ class Recommender(nn.Module, ABC):
         """Fuses propagated rows, any of them, for scores."""
         return self._finish(rows, *self.fuse(rows), self._settings.ranking.norm_power)
 
+    def modality_shares(self, rows: Propagated, made: Representations) -> dict[str, Tensor]:
+        """What each modality adds to final vectors ``[num_rows, dim]``, by its name.
+
+        What is left of a final vector is what behaviour adds. Empty for a model that does not
+        add modalities up.
+
+        Args:
+            rows: What was fused.
+            made: What :meth:`represent` made of it.
+        """
+        return {}
+
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
     ) -> Representations:

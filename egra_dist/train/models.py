@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.catalog.catalog import Catalog, Features
+from egra_dist.config import TrainingSettings
+from egra_dist.extension import is_own, load_own
 from egra_dist.graph.behavior import merge, sample_edges
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, take_rows
@@ -39,12 +41,9 @@ def build_model(
         nodes: Who owns which node.
         device: Where this rank computes.
     """
-    supplies = _Supplies(task, catalog, training, nodes, device)
-    settings = task.settings
-    counts = torch.from_numpy(_item_counts(training, nodes)).to(device)
-    pool_size = training.num_columns if settings.ranking.negatives == "all" else None
-    common = (settings, nodes, RankingLoss(settings.ranking, counts, supplies.precision, pool_size))
-    name = settings.model.name
+    supplies = Supplies(task, catalog, training, nodes, device)
+    common = supplies.common
+    name = task.settings.model.name
     model: Recommender
     if name == "vbpr":
         model = Vbpr(*common, supplies.features)
@@ -58,6 +57,8 @@ def build_model(
             supplies.features,
             supplies.sample_behavior_graph,
         )
+    elif is_own(name):
+        model = load_own(name, "model.name", task.code)(supplies)
     else:
         graph = None if supplies.is_sampled else supplies.behavior_graph
         model = Egra(*common, graph, supplies.modality_branch())
@@ -65,14 +66,34 @@ def build_model(
 
 
 @dataclass
-class _Supplies:
-    """What models are made from; each read when it is asked for."""
+class Supplies:
+    """What models are made from; each read when it is asked for.
+
+    Attributes:
+        task: What to train on what; ``task.settings`` are those of the training.
+        catalog: Where the features are.
+        training: ``R [num_users, num_items]``.
+        nodes: Who owns which node.
+        device: Where this rank computes.
+    """
 
     task: Task
     catalog: Catalog
     training: Csr
     nodes: NodePartition
     device: torch.device
+
+    @cached_property
+    def common(self) -> tuple[TrainingSettings, NodePartition, RankingLoss]:
+        """What every :class:`Recommender` is made from."""
+        settings = self.task.settings
+        counts = torch.from_numpy(_item_counts(self.training, self.nodes)).to(self.device)
+        pool_size = self.training.num_columns if settings.ranking.negatives == "all" else None
+        return (
+            settings,
+            self.nodes,
+            RankingLoss(settings.ranking, counts, self.precision, pool_size),
+        )
 
     @property
     def is_sampled(self) -> bool:

@@ -1,5 +1,8 @@
 """Puts the parts of a training together on one rank."""
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -7,8 +10,9 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.train.agreement import SIGTERM, Agreement, Ending
 from egra_dist.train.batches import TripletBatches, written_order
-from egra_dist.train.checkpoint import Checkpoints
+from egra_dist.train.checkpoint import Checkpoints, Keeping
 from egra_dist.train.loop import Parts
 from egra_dist.train.memory import keep_freed_memory
 from egra_dist.train.models import build_model
@@ -19,6 +23,7 @@ from egra_dist.train.report import Recorder, Reporter
 from egra_dist.train.sampled import sampled_propagation
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
+from egra_dist.train.warm import WarmStart
 
 
 def partition_of(catalog: Catalog) -> NodePartition:
@@ -46,6 +51,13 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
     widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
     tables = EmbeddingTables(sizes, widths, device)
     tables.initialize(task.seed)
+    if settings.warm_start is not None:
+        graphs = task.graphs
+        features = [Csr.load(folder) for folder in graphs.features.values()]
+        warm_start = WarmStart(
+            catalog, nodes, Csr.load(graphs.behavior), features, task.folder / "warm_start"
+        )
+        warm_start(tables, settings.warm_start)
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
@@ -67,13 +79,14 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         propagation = sampled_propagation(task, catalog, nodes, model, tables, batches, device)
     else:
         propagation = WholeGraphPropagation(model, tables, batches)
+    checkpoints = Checkpoints(_keeping(task, catalog), tables, model, optimizers)
     return Parts(
         settings=settings,
         tables=tables,
         model=model,
         optimizers=optimizers,
         propagation=propagation,
-        checkpoints=Checkpoints(task.folder / "checkpoints", tables, model, optimizers),
+        checkpoints=checkpoints,
         validate=Validator(catalog, training, nodes, settings, task.evaluation),
         report=Reporter(
             settings,
@@ -83,5 +96,28 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
         ),
-        checkpoint_steps=task.checkpoint_steps,
+        agreement=Agreement(
+            partial(_told, task.progress),
+            lambda: checkpoints.seconds_since_save > 60 * task.survival.checkpoint_minutes,
+            task.survival.checkpoint_steps,
+        ),
     )
+
+
+def _keeping(task: Task, catalog: Catalog) -> Keeping:
+    made_from = {**task.inputs, "catalog": catalog.digest, "seed": str(task.seed)}
+    return Keeping(
+        task.folder / "checkpoints",
+        made_from,
+        task.recording.run_id if task.recording else None,
+        task.survival.checkpoints_kept,
+        task.storage,
+        *([task.progress.warn] if task.progress else []),
+    )
+
+
+def _told(board: Any) -> Ending:
+    """What this rank has heard."""
+    if board is not None and dist.get_rank() == 0 and board.is_stopped():
+        return Ending.STOPPED
+    return Ending.PREEMPTED if SIGTERM.is_received() else Ending.NONE

@@ -26,7 +26,7 @@ from egra_dist.graph.knn.routing import (
     Router,
     RouteTask,
 )
-from tests.benchmarks.knn import clustered
+from tests.benchmarks.knn_data import clustered
 
 LIST_SIZE = 1000
 NUM_AROUND = 128

@@ -40,4 +40,5 @@ def test_runs_share_the_artifacts_of_equal_recipes(catalog, tmp_path):
     assert {path.name for path in shared.iterdir()} == {first.folder.name, other.folder.name}
     assert own.folder.parent == tmp_path / "c" / "artifacts"
     assert names_tagged(tmp_path) == {"a", "b", "c"}
-    assert json.loads((tmp_path / "b" / ARTIFACTS).read_text()) == {"knn": str(other.folder)}
+    places = json.loads((tmp_path / "b" / ARTIFACTS).read_text())
+    assert places == {"catalog": str(catalog.path.resolve()), "knn": str(other.folder)}

@@ -140,10 +140,11 @@ def edges_between(
         members = base[start : start + _BASE_BLOCK]
         base_rows, base_bounds = _tensor(rows[members]), _tensor(bounds[members])
         base_side = Side(as_base(base_rows, metric), as_products(base_bounds, metric))
-        one, other = join(query_side, base_side, k)
+        places, columns = join(query_side, base_side, k + 1)
+        one, other = torch.from_numpy(places), torch.from_numpy(columns)
         scores = pair_scores(query_rows, one, base_rows, other, metric)
         from_queries, from_base = scores >= query_bounds[one], scores >= base_bounds[other]
-        query_ids, base_ids = queries[one.numpy()], members[other.numpy()]
+        query_ids, base_ids = queries[places], members[columns]
         for passed, sources, targets in (
             (from_queries.numpy(), query_ids, base_ids),
             (from_base.numpy(), base_ids, query_ids),
