@@ -158,7 +158,7 @@ def export(
         "export",
         settings.shaping,
         inputs,
-        workspace.recorded(lambda folder: _write(trained, settings, folder)),
+        workspace.recorded(lambda folder: _write(trained, settings, folder), "export"),
         folder=workspace.folder / "export",
     )
     facts = dict(exported.manifest.counts)
@@ -195,7 +195,7 @@ def _write_all_lists(workspace: Workspace, catalog: Catalog, exported: Artifact,
         LISTS,
         {"k": k},
         {"export": exported},
-        workspace.recorded(make),
+        workspace.recorded(make, "export"),
         folder=workspace.folder / LISTS,
     )
     return int(lists.manifest.counts["num_lists"])

@@ -15,6 +15,7 @@ from typing import Any
 
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_identity
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
@@ -26,7 +27,8 @@ from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
-from egra_dist.results import collect, flat_metrics
+from egra_dist.results import collect, curves, flat_metrics
+from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
 from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
@@ -45,6 +47,7 @@ def run_pipeline(
     verbosity: int = 0,
     artifacts: Path | None = None,
     tags: Mapping[str, str] | None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Applies a configuration to a catalogue: what is not yet done, up to ``last_stage``.
 
@@ -56,6 +59,7 @@ def run_pipeline(
         verbosity: 0, or more to see what the libraries say.
         artifacts: Where the results of stages are kept; see :class:`Workspace`.
         tags: More tags of the run in MLflow.
+        storage: Where results and checkpoints are copied to, and come from; see :mod:`storage`.
 
     Returns:
         What stands in ``metrics.json``; empty when the evaluation was not reached.
@@ -65,7 +69,7 @@ def run_pipeline(
             catalogue, see :func:`check_run`.
     """
     check_run(config, catalog, last_stage)
-    with Workspace(config, catalog, out, verbosity, artifacts, tags) as workspace:
+    with Workspace(config, catalog, out, verbosity, artifacts, tags, storage=storage) as workspace:
         pipeline = Pipeline(workspace)
         for name, stage in pipeline.stages.items():
             stage()
@@ -203,7 +207,9 @@ class Pipeline:
         )
         path = self._workspace.folder / "metrics.json"
         write_json(path, self.metrics)
-        self._workspace.experiment.log_metrics(flat_metrics(self.metrics))
+        # After the curves: the last value of a metric is that of the best state.
+        step = json.loads((self._trained[MAIN].folder / "training.json").read_text())["step"] + 1
+        self._workspace.experiment.log_metrics(flat_metrics(self.metrics), step)
         self._workspace.experiment.log_artifact(path)
 
     def _export(self) -> None:
@@ -225,13 +231,21 @@ class Pipeline:
             digests = {name: self._artifacts[name].digest for name in inputs}
             experiment.set_tags(tags, run_id)
             task = self._task(stage, settings, graphs, folder, recording)
-            task = replace(task, inputs=digests)
-            launch(train_worker, task, self._config.cluster)
+            task = replace(task, inputs=digests, storage=self._workspace.checkpoints_of(stage))
+            try:
+                launch(train_worker, task, self._config.cluster)
+            finally:  # also of a training that was stopped, to be compared with others
+                if stage == MAIN:
+                    experiment.copy_metrics(run_id, curves(settings.metric))
             self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 
         fields = settings.model_dump(mode="json")
         recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
+        if settings.warm_start is None:
+            del recipe["warm_start"]  # trainings of earlier versions keep their names
+        else:
+            recipe["warm_start"] = exported_identity(settings.warm_start)
         inputs = tuple(sorted({"graphs", behavior}))
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder
@@ -275,6 +289,7 @@ class Pipeline:
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
             code=Path.cwd(),
+            catalog_uri=self._catalog.uri,
         )
 
     def _build(

@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -145,7 +146,7 @@ class LocalCluster:
                 nodes = json.load(answer)["data"]["result"]["result"]
             return sum(node["state"] == "ALIVE" for node in nodes) == count
 
-        _wait(alive, START_SECONDS, f"{count} nodes")
+        wait_for(alive, START_SECONDS, f"{count} nodes")
 
     def left_over(self) -> list[psutil.Process]:
         """Processes of this cluster and its jobs that live."""
@@ -154,7 +155,7 @@ class LocalCluster:
     def end_left_over(self, seconds: float) -> list[str]:
         """Waits for the processes of a dead cluster to go; kills, and names, those that stay."""
         with suppress(TimeoutError):
-            _wait(lambda: not self.left_over(), seconds, "the end of all processes")
+            wait_for(lambda: not self.left_over(), seconds, "the end of all processes")
         left = self.left_over()
         names = [command_line(process)[:120] for process in left]
         kill(*left)
@@ -204,7 +205,7 @@ class LocalCluster:
             urllib.request.urlopen(f"{self.url}/api/version", timeout=5).close()
             return True
 
-        _wait(answers, START_SECONDS, f"a job server at {self.url}")
+        wait_for(answers, START_SECONDS, f"a job server at {self.url}")
 
 
 def of_kind(parent: subprocess.Popen, name: str) -> list[psutil.Process]:
@@ -228,7 +229,8 @@ def command_line(process: psutil.Process) -> str:
     return ""
 
 
-def _wait(condition, seconds: float, what: str) -> None:
+def wait_for(condition: Callable[[], object], seconds: float, what: str = "a condition") -> None:
+    """Waits until a condition holds; what cannot be asked yet does not hold yet."""
     deadline = time.monotonic() + seconds
     while True:
         with suppress(OSError, KeyError):

@@ -52,11 +52,13 @@ class Catalog:
         path: The folder.
         manifest: What it holds.
         features_folder: Where features are read instead, preprocessed; its own when None.
+        uri: Where the folder was fetched from, if it was.
     """
 
     path: Path
     manifest: Manifest
     features_folder: Path | None = None
+    uri: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Catalog":

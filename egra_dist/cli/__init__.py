@@ -24,6 +24,7 @@ _MODULES = (
     "plan",
     "submit",
     "sweep",
+    "compare",
     "catalog",
     "featurize",
     "serve",

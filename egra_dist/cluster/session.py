@@ -19,7 +19,9 @@ from egra_dist.errors import UserError
 from egra_dist.tracking.noise import quiet_environment
 
 _AUTHENTICATION = "RAY_AUTH_MODE"
-_HANDED_ON = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")
+_LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""Torch asks for large pages: tables are read at random, and new memory is there sooner."""
+_HANDED_ON = (*_LARGE_PAGES, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")
 _MAX_TEMPORARY_PATH = 40  # a Unix socket's path has 107 bytes, and Ray adds up to 64
 
 
@@ -71,7 +73,7 @@ def worker_environment(
     on several machines it may find the loopback. Ray sets ``OMP_NUM_THREADS`` to the CPUs that a
     worker reserves, so that is handed on only when the user has set it.
     """
-    environment = dict(quiet)
+    environment = {**quiet, **_LARGE_PAGES}
     if local:
         environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     for name in _HANDED_ON:

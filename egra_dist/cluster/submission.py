@@ -13,6 +13,7 @@ import yaml
 from egra_dist.config import Config
 from egra_dist.errors import UserError
 from egra_dist.redaction import redact
+from egra_dist.storage import Storage
 from egra_dist.tracking.facts import GIT_VARIABLES, git_state
 from egra_dist.tracking.names import flatten
 
@@ -30,10 +31,11 @@ class Submission:
     Attributes:
         name: Name of the run; a run is submitted once, however often the command is given.
         config: All settings.
-        catalog: Catalogue folder.
+        catalog: Catalogue folder, or its URI.
         out: The run folder.
         stage: The last stage.
         artifacts: Where results of stages are kept, if not in the run folder.
+        storage: Where results and checkpoints are copied to, if anywhere.
         verbosity: How much the libraries say.
 
     Raises:
@@ -42,10 +44,11 @@ class Submission:
 
     name: str
     config: Config
-    catalog: Path
+    catalog: Path | str
     out: Path
     stage: str = "export"
     artifacts: Path | None = None
+    storage: Storage | None = None
     verbosity: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class Submission:
         command += ["--catalog", str(self.catalog), "--out", str(self.out), "--stage", self.stage]
         if self.artifacts:
             command += ["--artifacts", str(self.artifacts)]
+        if self.storage:
+            command += ["--storage", self.storage.uri]
         return command + ["-v"] * self.verbosity
 
     @property

@@ -136,6 +136,9 @@ class ClusterSettings(Settings):
     stuck_minutes: PositiveFloat = 30
     """A worker that has made no step for so long tells where it stands and is started again; more
     than the longest evaluation takes."""
+    cache: Path | None = None
+    """Folder on each machine for catalogues that come from a URI; the run folder's ``catalogs``,
+    which all machines see, when not given."""
     environment: dict[str, str] = {}
     """Environment variables of the workers, e.g. ``GLOO_SOCKET_IFNAME``; no secrets, since
     settings are recorded and sent."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.tracking.plots import COLORS, panels
+from egra_dist.tracking.plots import COLORS, panels, styled
 from egra_dist.tracking.spool import Value
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ _NUM_GROUPS = 10
 _NUM_BINS = 50
 
 
+@styled
 def draw_schedule(series: Mapping[str, Sequence[Value]], metric: str) -> "Figure":
     """The strength of the alignment loss by step, and the validation metric over it.
 
@@ -32,6 +33,7 @@ def draw_schedule(series: Mapping[str, Sequence[Value]], metric: str) -> "Figure
     right.plot(*_columns(scores), color=COLORS[0], marker=".", label=f"validation {metric}")
     right.set(ylabel=f"validation {metric}")
     right.grid(False)
+    right.margins(y=0.12)
     right.spines["right"].set_visible(True)
     if scores:
         best = max(scores, key=lambda point: point.value)
@@ -45,6 +47,7 @@ def _columns(points: Sequence[Value]) -> tuple[list[int], list[float]]:
     return [point.step for point in points], [point.value for point in points]
 
 
+@styled
 def draw_weights(weights: Mapping[str, NDArray[np.floating]]) -> "Figure":
     """Histograms of entity weights.
 
@@ -55,13 +58,14 @@ def draw_weights(weights: Mapping[str, NDArray[np.floating]]) -> "Figure":
     for position, (panel, (name, values)) in enumerate(zip(axes, weights.items(), strict=True)):
         low, high = float(values.min(initial=1.0)), float(values.max(initial=1.0))
         margin = max((high - low) * 0.02, 1e-3)
-        bins = np.linspace(low - margin, high + margin, _NUM_BINS + 1)
+        bins = np.linspace(low - margin, high + margin, _NUM_BINS + 1).tolist()
         panel.hist(values, bins=bins, color=COLORS[position])
         panel.axvline(1.0, color="0.3", linestyle=":", linewidth=1)
         panel.set(title=f"weights of {name}", xlabel="entity weight (mean 1)", ylabel=name)
     return figure
 
 
+@styled
 def draw_degrees(groups: Mapping[str, tuple[Sequence[str], Sequence[float]]]) -> "Figure":
     """Mean alignment degree of each group of popularity.
 

@@ -1,7 +1,7 @@
 """What the item graph is like: its degrees, whether modalities agree with it, some examples."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import NO_NEIGHBOR, KnnGraph
 from egra_dist.graph.partition import take_rows
-from egra_dist.tracking.plots import COLORS, bars, panels
+from egra_dist.graph.products import column_counts
+from egra_dist.tracking.plots import COLORS, bars, panels, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 100_000
 _NUM_EXAMPLES = 12
 _NUM_SHOWN = 5
+_NUM_BINS = 60
 
 
 def item_edges(behavior: Csr, num_users: int, max_rows: int = _MAX_ROWS) -> Csr:
@@ -54,12 +56,12 @@ def agreement(edges: Csr, features: Mapping[str, Csr]) -> dict[str, float]:
     if not len(keys) or not features:
         return {}
     own = [slice(0, edges.num_rows)]
-    found = {
+    found: dict[str, NDArray[Any]] = {
         name: np.isin(keys, _keys(take_rows(graph, own)), assume_unique=True)
         for name, graph in features.items()
     }
     together = np.stack(list(found.values()))
-    found |= {"any": together.any(axis=0), "all": together.all(axis=0)}
+    found |= {"any": np.any(together, axis=0), "all": np.all(together, axis=0)}
     return {name: float(inside.mean()) for name, inside in found.items()}
 
 
@@ -69,19 +71,40 @@ def _keys(graph: Csr) -> NDArray[np.int64]:
     return rows * graph.num_columns + graph.indices
 
 
-def draw_item_graph(degrees: NDArray[np.integer], shares: Mapping[str, float]) -> "Figure":
+def item_degrees(
+    behavior: Csr, num_users: int, counts: NDArray[np.integer]
+) -> dict[str, NDArray[np.int64]]:
+    """How many neighbours each item has, and of how many it is one; ``[num_items]`` each.
+
+    Args:
+        behavior: ``N(A)``, as in :func:`item_edges`.
+        num_users: Users; items stand behind them.
+        counts: ``[num_items]`` training interactions, which stand in the same rows and columns.
+    """
+    return {
+        "out": np.diff(behavior.indptr)[num_users:] - counts,
+        "in": column_counts(behavior)[num_users:] - counts,
+    }
+
+
+@styled
+def draw_item_graph(
+    degrees: Mapping[str, NDArray[np.integer]], shares: Mapping[str, float]
+) -> "Figure":
     """How many neighbours items have, and how far modalities agree with the edges.
 
     Args:
-        degrees: ``[num_items]`` neighbours of each item.
+        degrees: As :func:`item_degrees` gives them.
         shares: As :func:`agreement` gives them.
     """
     figure, (left, right) = panels(2)
-    values, counts = np.unique(degrees, return_counts=True)
-    left.bar(values, counts, width=0.9, color=COLORS[0])
-    left.set(title="item graph", xlabel="neighbours of an item", ylabel="items")
-    if len(values) > 1 and values[-1] > 50:
-        left.set(xscale="symlog", yscale="log")
+    most = max(int(values.max(initial=0)) for values in degrees.values())
+    bins = (np.arange(0, most + 2, max(1, most // _NUM_BINS)) - 0.5).tolist()
+    names = {"out": "neighbours of an item", "in": "items whose neighbour it is"}
+    for color, (direction, values) in zip(COLORS, degrees.items(), strict=False):
+        left.hist(values, bins=bins, color=color, alpha=0.6, label=names[direction])
+    left.set(title="degrees in the item graph", xlabel="degree", ylabel="items", yscale="log")
+    left.legend()
     bars(right, list(shares), [100 * share for share in shares.values()], position=2)
     right.set(title="edges also among a modality's neighbours", ylabel="% of edges", ylim=(0, 100))
     return figure
@@ -112,8 +135,8 @@ def example_rows(catalog: Catalog, counts: NDArray[np.integer], graph: KnnGraph)
     for item in chosen:
         for rank, neighbor in enumerate(graph.neighbors[item, :_NUM_SHOWN]):
             if neighbor != NO_NEIGHBOR:
-                row = (str(names[int(item)]), int(counts[item]), rank + 1)
-                row += (str(names[int(neighbor)]), round(float(graph.scores[item, rank]), 4))
+                near = str(names[int(neighbor)]), round(float(graph.scores[item, rank]), 4)
+                row = (str(names[int(item)]), int(counts[item]), rank + 1, *near)
                 for column, value in zip(table.values(), row, strict=True):
                     column.append(value)
     return table

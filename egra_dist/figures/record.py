@@ -79,7 +79,8 @@ class FigureLog:
             is_main: Whether it is the graph of the model that the run is about.
         """
         with _attempt("item graph: figures"):
-            edges = neighbors.item_edges(Csr.load(merged), catalog.num_users)
+            behavior = Csr.load(merged)
+            edges = neighbors.item_edges(behavior, catalog.num_users)
             features = {name: Csr.load(graphs / "features" / name) for name in catalog.modalities}
             shares = neighbors.agreement(edges, features)
             named = {f"graph/agreement/{name}": share for name, share in shares.items()}
@@ -88,7 +89,8 @@ class FigureLog:
             rows = neighbors.example_rows(catalog, counts, KnnGraph.load(knn))
             self._experiment.log_table(rows, "tables/neighbors.json", run_id)
             if self._is_wanted:
-                drawn = neighbors.draw_item_graph(np.diff(edges.indptr), shares)
+                degrees = neighbors.item_degrees(behavior, catalog.num_users, counts)
+                drawn = neighbors.draw_item_graph(degrees, shares)
                 self._put({"item_graph": drawn}, run_id, is_main)
 
     def _put(self, figures: Mapping[str, Any], run_id: str, is_main: bool) -> None:

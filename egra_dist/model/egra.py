@@ -57,29 +57,45 @@ class Egra(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """``H`` over the behaviour graph and every ``P_m``; see :meth:`Recommender.propagate`."""
-        assert self._behavior_graph is not None, "built for sampled propagation alone"
-        embeddings = torch.cat([users, items])
-        num_layers = self._settings.model.num_layers
-        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers)
+        behavior = self._propagate_behavior(users, items)
         if self.modality_branch is None:
             return Propagated(behavior, None)
         return Propagated(behavior, self.modality_branch.propagate(items))
 
-    def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
+    def propagate_batch(
+        self, users: Tensor, items: Tensor, shares: Sequence[Triplets]
+    ) -> Propagated:
+        """With the modalities of the batch's users alone; see :meth:`Recommender`."""
+        behavior = self._propagate_behavior(users, items)
+        if self.modality_branch is None:
+            return self.rows_of(Propagated(behavior, None), shares)
+        start = self._nodes.positions.block(rank()).start
+        asked = torch.unique(torch.cat([share.users for share in shares])) - start
+        asked = asked[(asked >= 0) & (asked < len(users))]
+        modalities = self.modality_branch.propagate(items, asked)
+        return self.rows_of(Propagated(behavior, modalities, asked), shares)
+
+    def _propagate_behavior(self, users: Tensor, items: Tensor) -> Tensor:
+        assert self._behavior_graph is not None, "built for sampled propagation alone"
+        num_layers = self._settings.model.num_layers
+        return mean_of_layers(self._behavior_graph, torch.cat([users, items]), num_layers)
+
+    def propagate_sample(self, embeddings: Tensor, sample: Subgraph) -> Propagated:
         """Estimates the rows of a batch from its sampled neighbourhood.
 
         Args:
-            users: Rows of ``E_u`` that the sample needs, ``[num_users, dim]``.
-            items: Rows of ``E_i``, ``[num_items, dim]``.
+            embeddings: Rows of ``E_u`` that the sample needs, and below them rows of ``E_i``,
+                ``[num_inputs, dim]``.
             sample: Who gathers from whom.
 
         Returns:
             The rows of this rank's triplets.
         """
-        behavior = sample.mean_of_layers(torch.cat([users, items])).index_select(0, sample.rows)
+        layers, sources = sample.read(embeddings)
+        behavior = sample.mean_of_layers(layers).index_select(0, sample.rows)
         if self.modality_branch is None or sample.modalities is None:
             return Propagated(behavior, None)
-        modalities = self.modality_branch.propagate_sample(items, sample.modalities)
+        modalities = self.modality_branch.propagate_sample(sources, sample.modalities)
         return Propagated(behavior, modalities.index_select(0, sample.rows))
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:

@@ -5,12 +5,13 @@ The branch of MGCN (Yu et al. 2023), as METHOD's stage 1 gives it, for any numbe
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from egra_dist.model.fusion import Fusion
+from egra_dist.model.fusion import fuse
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.subgraph import ModalityGraph
 
@@ -39,12 +40,19 @@ class ModalityBranch(nn.Module):
         widths: Columns of each modality's features.
         dim: Width of all representations.
         graph: What exact propagation runs over; None where only samples are.
+        dtype: Type of the products with features and weights; sums and what is between stay
+            float32.
     """
 
     def __init__(
-        self, widths: Mapping[str, int], dim: int, graph: WholeModalityGraph | None
+        self,
+        widths: Mapping[str, int],
+        dim: int,
+        graph: WholeModalityGraph | None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self._dtype = dtype
         self.names = tuple(widths)
         self._graph = graph
         self.project = _per_modality({m: nn.Linear(widths[m], dim) for m in self.names})
@@ -52,14 +60,15 @@ class ModalityBranch(nn.Module):
         self.gate = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
         self.query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
-    def propagate(self, item_embeddings: Tensor) -> Tensor:
+    def propagate(self, item_embeddings: Tensor, users: Tensor | None = None) -> Tensor:
         """``P_m = [N(A)[:U, U:] I_m; I_m]`` with ``I_m = S_m e_m`` for every modality.
 
         Args:
             item_embeddings: ``E_i``, this rank's rows ``[num_own_items, dim]``.
+            users: Own users who gather, ``int64 [num_users]``; all when None.
 
         Returns:
-            ``[num_own_nodes, num_modalities * dim]``, own users first.
+            ``[num_users + num_own_items, num_modalities * dim]``, users first.
         """
         graph = self._graph
         assert graph is not None, "built for sampled propagation alone"
@@ -69,26 +78,23 @@ class ModalityBranch(nn.Module):
             for m in self.names
         ]
         items = torch.cat(gathered, dim=1)
-        return torch.cat([graph.user_rows @ items, items])
+        if users is None:
+            return torch.cat([graph.user_rows @ items, items])
+        return torch.cat([graph.user_rows.rows_times(users, items), items])
 
-    def propagate_sample(self, item_embeddings: Tensor, graph: ModalityGraph) -> Tensor:
+    def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
         """The same for the nodes of a batch.
 
         Args:
-            item_embeddings: Rows of ``E_i`` that were looked up, ``[num_items, dim]``.
-            graph: Which of them the nodes gather from.
+            sources: Per modality the embeddings of the items that it travels from,
+                ``[num_sources_m, dim]``.
+            graph: How it travels.
 
         Returns:
             ``[num_nodes, num_modalities * dim]``.
         """
         gathered = [
-            graph.item_graphs[m]
-            @ self.purified(
-                m,
-                item_embeddings.index_select(0, graph.items[m]),
-                graph.features[m],
-                graph.present[m],
-            )
+            graph.item_graphs[m] @ (sources[m] * self._gates(m, graph.features[m]))
             for m in self.names
         ]
         return graph.gather @ torch.cat(gathered, dim=1)
@@ -104,12 +110,19 @@ class ModalityBranch(nn.Module):
             features: ``[num_items, dim_m]``.
             present: ``bool [num_items]``.
         """
-        # One product with the features for both layers: nothing stands between them.
-        purify, project = self.purify[modality], self.project[modality]
+        return item_embeddings * self._gates(modality, features) * present[:, None]
+
+    def _gates(self, modality: str, features: Tensor) -> Tensor:
+        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``; of many rows both maps are made one first."""
+        project = cast("nn.Linear", self.project[modality])
+        purify = cast("nn.Linear", self.purify[modality])
+        kept = project.weight.dtype
+        if len(features) < sum(project.weight.shape):
+            return torch.sigmoid(purify(project(features.to(kept))))
         weight = purify.weight @ project.weight
-        bias = torch.addmv(purify.bias, purify.weight, project.bias)
-        logits = functional.linear(features, weight.to(features.dtype)).to(bias.dtype) + bias
-        return item_embeddings * torch.sigmoid(logits) * present[:, None]
+        dtype = self._dtype or kept
+        logits = functional.linear(features.to(dtype), weight.to(dtype)).to(kept)
+        return torch.sigmoid(logits + purify(project.bias))
 
     @property
     def num_modalities(self) -> int:
@@ -133,17 +146,9 @@ class ModalityBranch(nn.Module):
         views = self._views(propagated)
         if kept is not None:
             views = views * kept[:, :, None]
-        hidden, out = self.query[0], self.query[2]
-        gate = [self.gate[m] for m in self.names]
-        return Fusion.apply(
-            views,
-            behavior,
-            hidden.weight,
-            hidden.bias,
-            out.weight[0],
-            torch.cat([layer.weight for layer in gate]),
-            torch.cat([layer.bias for layer in gate]),
-        )
+        query, _, out = cast("list[nn.Linear]", list(self.query))
+        gates = [cast("nn.Linear", self.gate[m]) for m in self.names]
+        return fuse(views, behavior, query, out, gates, self._dtype or views.dtype)
 
     def shares(self, propagated: Tensor, behavior: Tensor) -> Tensor:
         """What each modality adds to ``Side``: :meth:`fuse` is their sum.

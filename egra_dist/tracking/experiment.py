@@ -1,7 +1,7 @@
 """The driver's side of tracking: one parent run per pipeline run, one child per stage."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -157,6 +157,19 @@ class Experiment(ArtifactLog):
         with self._mirror.lock:
             self._entry(run_id).add_datasets(datasets)
         self._save_and_push()
+
+    def copy_metrics(self, run_id: str, names: Collection[str]) -> None:
+        """Gives the parent some of the metrics of a stage, with their steps and times.
+
+        MLflow's page folds stages away below their run, so that what runs are compared by has to
+        be the run's own, too.
+        """
+        writer = SpoolWriter(Spool(self.spool, self._entry(None).key))
+        for point in Spool(self.spool, self._entry(run_id).key).points():
+            if point.name in names:
+                writer.append(point.step, {point.name: point.value}, point.time)
+        writer.close()
+        self._background.submit()
 
     def series(self, run_id: str | None = None) -> dict[str, list[Value]]:
         """Every metric of a run as it was recorded in this run folder, by step."""

@@ -2,13 +2,15 @@
 
 import io
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 COLORS = ("#2f6db3", "#d9762b", "#3c9a5f", "#b5404f", "#7d5fb2", "#8a6a4f", "#c65fa6", "#6c7680")
 """Colours that follow each other; a ninth line starts anew with another dash."""
 DASHES = ("-", "--", ":", "-.")
@@ -22,9 +24,21 @@ _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "savefig.dpi": 110,
-    "svg.hashsalt": "egra_dist",
+    "figure.dpi": 110,
 }
+
+
+def styled(draw: Callable[P, "Figure"]) -> Callable[P, "Figure"]:
+    """Lets a function draw in our style, and leaves matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def draw_in_style(*args: P.args, **kwargs: P.kwargs) -> "Figure":
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return draw_in_style
 
 
 def panels(number: int, height: float = 3.2, width: float = 4.6) -> tuple["Figure", list["Axes"]]:
@@ -35,16 +49,13 @@ def panels(number: int, height: float = 3.2, width: float = 4.6) -> tuple["Figur
         height: Height in inches.
         width: Width of each panel in inches.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width * number, height), layout="constrained")
-        axes = figure.subplots(1, number, squeeze=False)[0]
-    return figure, list(axes)
+    figure = Figure(figsize=(width * number, height), layout="constrained")
+    return figure, list(figure.subplots(1, number, squeeze=False)[0])
 
 
-def line_style(position: int) -> dict[str, str]:
+def line_style(position: int) -> dict[str, Any]:
     """Colour and dash of the line at a position, so that neighbours differ."""
     dash = DASHES[position // len(COLORS) % len(DASHES)]
     return {"color": COLORS[position % len(COLORS)], "linestyle": dash}

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from egra_dist.errors import UserError
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
-from egra_dist.train.commit import Commit, Entry, Identity, TrainingState
+from egra_dist.storage import Storage
+from egra_dist.train.commit import COMMIT, Commit, Entry, Identity, TrainingState
 from egra_dist.train.dcp_reader import SafeReader
 from egra_dist.train.optimizers import Optimizers
 
@@ -40,6 +41,7 @@ class Keeping:
         made_from: Digests of what is trained on, by name.
         run_id: The MLflow run.
         num_kept: The last checkpoints that are kept, beside the best.
+        storage: Where they are copied to, if anywhere.
         warn: Tells the user.
     """
 
@@ -47,6 +49,7 @@ class Keeping:
     made_from: Mapping[str, str]
     run_id: str | None = None
     num_kept: int = 2
+    storage: Storage | None = None
     warn: Callable[[str], object] = _log.warning
 
 
@@ -74,6 +77,7 @@ class Checkpoints:
         self._group = dist.new_group(backend="gloo")  # its collectives run beside the training's
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[Future[str | None], bool] | None = None
+        self._stored: set[str] = set()
         self._last_save = time.monotonic()
 
     @property
@@ -173,7 +177,39 @@ class Checkpoints:
             self._commit = after
             if is_first:
                 self._remove_others()
+            self._copy_to_storage()
         return failures[0]
+
+    def _copy_to_storage(self) -> None:
+        """Each rank copies what it wrote; what did not arrive is tried again with the next."""
+        storage = self._keeping.storage
+        if storage is None:
+            return
+        missing = self._commit.names - self._stored
+        files = [path for name in missing for path in self._own_files(self._folder / name)]
+        failures: list[str | None] = [None] * dist.get_world_size()
+        failure = _attempt(lambda: storage.push(self._folder, files))
+        dist.all_gather_object(failures, failure, group=self._group)
+        reasons = set(filter(None, failures))
+        if not reasons:
+            self._stored |= missing
+            if dist.get_rank() == 0:
+                reasons = set(filter(None, [_attempt(lambda: self._commit_storage(storage))]))
+        if reasons:
+            self._warn(f"a checkpoint could not be copied: {'; '.join(sorted(reasons))}")
+
+    def _own_files(self, folder: Path) -> Iterator[Path]:
+        """The files ``__RANK_N.distcp`` of this rank, and of those that are no more."""
+        own, num_ranks = dist.get_rank(), dist.get_world_size()
+        for path in folder.glob("__*.distcp"):
+            if int(path.name.split("_")[2]) % num_ranks == own:
+                yield path
+        if own == 0:
+            yield folder / ".metadata"
+
+    def _commit_storage(self, storage: Storage) -> None:
+        storage.push(self._folder, [self._folder / COMMIT])
+        storage.remove_others(self._commit.names)
 
     def _load(self, name: str) -> str | None:
         """Loads a checkpoint into the live tensors; returns why not, the same on every rank."""
@@ -266,7 +302,7 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def _attempt(write: Callable[[], object]) -> str | None:
     try:
         write()
-    except OSError as error:
+    except (OSError, UserError) as error:
         return str(error)
     return None
 

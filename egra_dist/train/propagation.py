@@ -108,13 +108,13 @@ class WholeGraphPropagation(Propagation[Batch]):
 
     def rows(self, batch: Batch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        return self._model.rows_of(self._propagate(), batch.shares)
+        return self._model.propagate_batch(*self._local(), batch.shares)
 
     def infer(self, with_shares: bool = False) -> Vectors:
         """See :meth:`Propagation.infer`."""
         sizes = [len(self._tables.local(table)) for table in (USER, ITEM)]
         with torch.no_grad():
-            propagated = self._propagate()
+            propagated = self._model.propagate(*self._local())
             rows = self._model.represent(propagated)
             shares = self._model.modality_shares(propagated, rows) if with_shares else {}
         own_users, own_items = rows.final.split(sizes)
@@ -124,8 +124,8 @@ class WholeGraphPropagation(Propagation[Batch]):
         of_modalities = {name: share.split(sizes)[1] for name, share in shares.items()}
         return Vectors(own_users, own_items, (of_users, of_items), of_modalities)
 
-    def _propagate(self) -> Propagated:
-        return self._model.propagate(self._tables.local(USER), self._tables.local(ITEM))
+    def _local(self) -> tuple[Tensor, Tensor]:
+        return self._tables.local(USER), self._tables.local(ITEM)
 
 
 class SampledPropagation(Propagation[SampledBatch]):
@@ -161,8 +161,7 @@ class SampledPropagation(Propagation[SampledBatch]):
 
     def rows(self, batch: SampledBatch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        users, items = (self._tables.lookup(table, batch.ids[table]) for table in (USER, ITEM))
-        return self._model.propagate_sample(users, items, batch.subgraph)
+        return self._model.propagate_sample(self._tables.lookup(batch.ids), batch.subgraph)
 
     def infer(self, with_shares: bool = False) -> Vectors:
         """See :meth:`Propagation.infer`."""

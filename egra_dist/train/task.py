@@ -7,8 +7,10 @@ from typing import Any
 
 from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.remote import fetch_catalog
 from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
 from egra_dist.extension import load_own, own_names
+from egra_dist.storage import Storage
 
 SHARES = "item_shares"
 """Folder, beside the vectors, of what each modality adds to those of the items."""
@@ -70,6 +72,8 @@ class Task:
         log_every_steps: Steps between two records of the losses.
         survival: When checkpoints are written, how many are kept, when a worker counts as stuck.
         inputs: Digests of the artifacts that the training is made from, by name.
+        catalog_uri: Where a machine fetches the catalogue from that does not have it.
+        storage: Where checkpoints are copied to.
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
         code: Where modules of the user's own are looked for, too; the current folder when None.
@@ -87,12 +91,16 @@ class Task:
     log_every_steps: int = 10
     survival: Survival = Survival()
     inputs: Mapping[str, str] = field(default_factory=dict)
+    catalog_uri: str | None = None
+    storage: Storage | None = None
     verbosity: int = 0
     features: Path | None = None
     code: Path | None = None
 
     def open_catalog(self) -> Catalog:
         """The catalogue, with the features as they are to be used."""
+        if self.catalog_uri and not self.catalog.exists():
+            fetch_catalog(self.catalog_uri, self.catalog.parent)
         return replace(Catalog.open(self.catalog), features_folder=self.features)
 
     def load_code(self) -> None:
