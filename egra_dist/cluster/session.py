@@ -165,7 +165,8 @@ def _prepare_process(quiet: dict[str, str], local: bool) -> None:
 def choose_authentication(local: bool) -> None:
     """Says it explicitly, since Ray's own default depends on files that earlier runs left.
 
-    Who reaches Ray may run code: a local session gets a token of its own, that no file keeps. On a cluster the user's token is used where there is one.
+    Who reaches Ray may run code: a local session gets a token of its own, that no file keeps. On
+    a cluster the user's token is used where there is one.
     """
     if local:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
