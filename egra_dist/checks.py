@@ -1,6 +1,7 @@
 """What cannot work, found before anything is written."""
 
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_files
 from egra_dist.config import STAGES, Config, ItemGraphSettings, ModelSettings, modality_shares
 from egra_dist.errors import UserError
 from egra_dist.extension import load_own, own_names
@@ -26,6 +27,8 @@ def check_run(config: Config, catalog: Catalog, last_stage: str) -> None:
         _check_model(stage, training.model, catalog)
         for where, name in own_names(training.model_dump()):
             load_own(name, f"{stage}.{where}")
+        if training.warm_start is not None:
+            exported_files(training.warm_start)
     for graph in config.item_graphs.values():
         _check_item_graph(graph, catalog)
 

@@ -118,6 +118,17 @@ def print_models(models: Mapping[str, Any]) -> None:
     print_table(rows, [column for column in _COLUMNS if column in known])
 
 
+def curves(metric: str) -> set[str]:
+    """What a run is compared by while it trains, by the names it is recorded under.
+
+    Args:
+        metric: The validation metric that selects the best state.
+    """
+    weights = {f"{who}_weight_{q}" for who in ("user", "item") for q in ("p10", "p50", "p90")}
+    alignment = {"lambda", "user_degree_p50", "item_degree_p50", *weights}
+    return {"train/loss_total", f"valid/{metric}", *(f"alignment/{name}" for name in alignment)}
+
+
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures of EGRA by the names they are recorded under, e.g. ``test/recall_at_20``."""
     flat = {

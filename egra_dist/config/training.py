@@ -1,6 +1,7 @@
 """One training: a model made of parts, its losses, its optimizers, and when it stops."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -179,7 +180,11 @@ class TrainingSettings(Settings):
     regularization: NonNegativeFloat = 1e-4
     """Weight of the squared norm of the batch's final vectors."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products of all pairs of a batch, in the softmax and the alignment."""
+    """Type of dense products: of all pairs of a batch in softmax and alignment, and of features
+    and representations with weights in the modality branch."""
+    warm_start: Path | None = None
+    """Folder of an earlier run, or of its ``export``: tables start from its vectors, by raw id, and
+    ids that it did not know from their neighbours in the feature graphs or the behaviour graph."""
     max_epochs: PositiveInt = 200
     """Passes over the training interactions, at most."""
     max_steps: PositiveInt | None = None

@@ -88,14 +88,22 @@ class Supplies:
         """What every :class:`Recommender` is made from."""
         settings = self.task.settings
         counts = torch.from_numpy(_item_counts(self.training, self.nodes)).to(self.device)
-        dtype = getattr(torch, settings.precision)
         pool_size = self.training.num_columns if settings.ranking.negatives == "all" else None
-        return settings, self.nodes, RankingLoss(settings.ranking, counts, dtype, pool_size)
+        return (
+            settings,
+            self.nodes,
+            RankingLoss(settings.ranking, counts, self.precision, pool_size),
+        )
 
     @property
     def is_sampled(self) -> bool:
         """Whether nothing is propagated over the whole graph at once."""
         return self.task.settings.propagation.mode == "sampled"
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Type of products."""
+        return getattr(torch, self.task.settings.precision)
 
     @cached_property
     def behavior_graph(self) -> PartitionedMatrix:
@@ -135,7 +143,7 @@ class Supplies:
             return None
         widths = {name: self._modality(name).dim for name in self.task.graphs.features}
         graph = None if self.is_sampled else self._modality_graph()
-        return ModalityBranch(widths, self.task.settings.model.dim, graph)
+        return ModalityBranch(widths, self.task.settings.model.dim, graph, self.precision)
 
     def _modality_graph(self) -> WholeModalityGraph:
         plain = Csr.load(self.task.graphs.plain)
@@ -150,7 +158,7 @@ class Supplies:
             for name in self.features
         }
         return WholeModalityGraph(
-            self.features,
+            {name: values.to(self.precision) for name, values in self.features.items()},
             present,
             self.item_graphs,
             PartitionedMatrix(user_rows, self.nodes.items, self.device),

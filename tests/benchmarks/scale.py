@@ -25,6 +25,7 @@ import numpy as np
 from tests.benchmarks.document import replace_between
 
 K = 10
+MODALITIES = ("modality_0", "modality_1")
 MARKERS = ("<!-- scale benchmark -->", "<!-- end of scale benchmark -->")
 
 
@@ -74,7 +75,34 @@ def merge(folder, num_items):
     return write_merged(plain, folder / "knn", ItemGraphSettings(), folder / "merged")
 
 
-STEPS = {"synth": synth, "behavior": behavior, "neighbors": neighbors, "merge": merge}
+def features(folder, num_items):
+    """``S_m`` of both modalities: each item and nine others at random, as the search writes them."""
+    from numpy.lib.format import open_memmap
+
+    from egra_dist.graph.csr import Csr
+
+    for number, name in enumerate(MODALITIES):
+        target = folder / "graphs" / "features" / name
+        Csr.allocate(target, num_items, num_items * K, num_items, has_values=True)
+        open_memmap(target / "indptr.npy", "r+")[:] = np.arange(num_items + 1) * K
+        open_memmap(target / "values.npy", "r+")[:] = 1 / K
+        columns = open_memmap(target / "indices.npy", "r+").reshape(num_items, K)
+        random = np.random.default_rng(number + 1)
+        for first in range(0, num_items, 1 << 18):
+            rows = np.arange(first, min(first + (1 << 18), num_items))
+            steps = np.cumsum(random.integers(1, num_items // K, (len(rows), K - 1)), axis=1)
+            others = (rows[:, None] + steps) % num_items
+            columns[rows] = np.sort(np.concatenate([rows[:, None], others], axis=1), axis=1)
+    return {}
+
+
+STEPS = {
+    "synth": synth,
+    "behavior": behavior,
+    "neighbors": neighbors,
+    "merge": merge,
+    "features": features,
+}
 SHOWN = {"synth": "`synth`", "behavior": "behaviour graph", "merge": "item edges merged"}
 
 
@@ -96,6 +124,13 @@ def run_step(step, folder, num_items):
     row = json.loads(done.stdout.splitlines()[-1])
     written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"items": num_items, "step": step, **row, "disk_gb": written / 2**30}
+
+
+def make(folder, num_items):
+    """A catalogue and its graphs, all that a training needs; one row of figures for each step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in STEPS:
+        yield run_step(step, folder, num_items)
 
 
 def table_of(rows):
@@ -129,9 +164,9 @@ def main():
     kept = options.folder / "rows.json"
     rows = json.loads(kept.read_text()) if kept.exists() else []
     rows = [row for row in rows if row["items"] != options.items]
-    for step in STEPS:
-        rows.append(run_step(step, work, options.items))
-        print(json.dumps(rows[-1]), flush=True)
+    for row in make(work, options.items):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     rows.sort(key=lambda row: row["items"])
     kept.write_text(json.dumps(rows, indent=2))
     shutil.rmtree(work)
