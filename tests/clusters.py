@@ -83,7 +83,7 @@ class LocalCluster:
             self.environment |= _QUICK
         self.nodes: list[subprocess.Popen] = []
         self.orphans: list[str] = []
-        self._num_heads = 0
+        self._num_folders = 0
 
     def __enter__(self) -> Self:
         self.start_head()
@@ -104,8 +104,8 @@ class LocalCluster:
         """Starts a head; after the death of an earlier one a new, empty cluster begins."""
         ports = free_ports(len(_HEAD_PORTS))
         self._gcs, self.url = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
-        self._num_heads += 1
-        folder = f"{self.folder}/{self._num_heads}"
+        self._num_folders += 1
+        folder = f"{self.folder}/{self._num_folders}"
         options = ["--head", "--temp-dir", folder, "--num-cpus", str(self._cpus[0])]
         options += [part for pair in zip(_HEAD_PORTS, ports, strict=True) for part in pair]
         self.head = self._start(*options)
@@ -114,7 +114,10 @@ class LocalCluster:
     def add_node(self, cpus: int) -> subprocess.Popen:
         """Starts a node that joins the head."""
         ports = free_ports(len(_NODE_PORTS))
-        options = ["--address", self._gcs, "--num-cpus", str(cpus)]
+        self._num_folders += 1
+        # Not the head's: a node that goes would delete the code that jobs run elsewhere.
+        folder = f"{self.folder}/{self._num_folders}"
+        options = ["--address", self._gcs, "--num-cpus", str(cpus), "--temp-dir", folder]
         options += ["--object-store-memory", str(100 << 20)]
         options += [part for pair in zip(_NODE_PORTS, ports, strict=True) for part in pair]
         self.nodes.append(self._start(*options))

@@ -36,6 +36,7 @@ class _Board:
         self._latest: Progress | None = None
         self._warnings: list[str] = []
         self._stopped = False
+        self._heard = False
 
     def update(self, progress: Progress) -> None:
         self._latest = progress
@@ -54,7 +55,11 @@ class _Board:
         self._stopped = True
 
     def is_stopped(self) -> bool:
+        self._heard = self._stopped
         return self._stopped
+
+    def is_heard(self) -> bool:
+        return self._heard
 
 
 class ProgressBoard:
@@ -100,6 +105,12 @@ class ProgressBoard:
     def stop(self) -> None:
         """Tells whoever asks to stop, once what is begun is saved."""
         self._actor.stop.remote()
+
+    def is_heard(self) -> bool:
+        """Whether somebody has asked since :meth:`stop`."""
+        import ray
+
+        return ray.get(self._actor.is_heard.remote(), timeout=_REPLY_SECONDS)
 
     def is_stopped(self) -> bool:
         """Whether to stop, by the last answer that came; asks again without waiting for it."""

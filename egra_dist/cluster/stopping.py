@@ -1,8 +1,10 @@
 """What passes between the driver and its workers beside progress: SIGTERM down, warnings up."""
 
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,14 +14,17 @@ from egra_dist.errors import EXIT_STOPPED
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
+_SECONDS_TO_HEAR = 15.0
+"""Less than the 30 that Kubernetes, and the 60 that ``egra-dist submit`` leaves."""
 
 
 @contextmanager
 def stopped_by_sigterm(board: ProgressBoard) -> Iterator[None]:
     """Hands SIGTERM on to who reads the board, and ends the process in order when they are done.
 
-    The block goes on until its workers have saved what they have. A second SIGTERM ends it at
-    once. Warnings of the workers are logged meanwhile.
+    The block goes on until its workers have saved what they have. It ends at once if nobody hears
+    (no worker is running, or all are in a long evaluation), or after a second SIGTERM. Warnings of
+    the workers are logged meanwhile.
 
     Raises:
         SystemExit: After the block, if SIGTERM came; with :data:`EXIT_STOPPED`.
@@ -56,26 +61,26 @@ def _sigterm_sets(told: threading.Event) -> Iterator[None]:
 
 
 def _relay(board: ProgressBoard, told: threading.Event, ended: threading.Event) -> None:
-    is_told = False
-    while True:
-        is_last = ended.wait(_POLL_SECONDS)
-        if told.is_set() and not is_told:
-            is_told = True
-            _log.info("told to stop: saving first")
-            board.stop()
-        if not _log_warnings(board) or is_last:
-            return
-
-
-def _log_warnings(board: ProgressBoard) -> bool:
     import ray
 
-    try:
-        for message in board.take_warnings():
-            _log.warning("%s", message)
-    except ray.exceptions.GetTimeoutError:
-        return True
-    except ray.exceptions.RayError as error:
-        _log.debug("No warnings: %s", error)
-        return False
-    return True
+    waits_until: float | None = None
+    while True:
+        is_last = ended.wait(_POLL_SECONDS)
+        try:
+            for message in board.take_warnings():
+                _log.warning("%s", message)
+            if told.is_set() and waits_until is None:
+                _log.info("told to stop: saving first")
+                board.stop()
+                waits_until = time.monotonic() + _SECONDS_TO_HEAR
+            if waits_until and time.monotonic() > waits_until and not is_last:
+                waits_until = float("inf")
+                if not board.is_heard():
+                    os.kill(os.getpid(), signal.SIGTERM)  # in the main thread, as a second one
+        except ray.exceptions.GetTimeoutError as error:
+            _log.debug("No answer: %s", error)
+        except ray.exceptions.RayError as error:
+            _log.debug("No answer any more: %s", error)
+            return
+        if is_last:
+            return

@@ -6,6 +6,7 @@ from typing import Any
 from ray.train import UserCallback
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.execution.context import get_train_context
 
 from egra_dist.errors import UserError
 from egra_dist.train.agreement import SIGTERM
@@ -35,6 +36,11 @@ class NoSecondTry(UserCallback):
         for _, error in sorted(worker_exceptions.items()):
             if isinstance(error, UserError):
                 raise error
+
+
+def node_is_leaving() -> bool:
+    """Whether Ray was told that a node of this group will be taken away; in a worker alone."""
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def _listen() -> None:

@@ -1,5 +1,6 @@
 """Puts the parts of a training together on one rank."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,9 @@ from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
 from egra_dist.train.warm import WarmStart
 
+_SECONDS_WHILE_LEAVING = 10.0
+"""Between two checkpoints while a node is about to go: Ray starts the group again when it does."""
+
 
 def partition_of(catalog: Catalog) -> NodePartition:
     """Blocks of users and of items, as TorchRec's row-wise sharding makes them."""
@@ -35,13 +39,19 @@ def partition_of(catalog: Catalog) -> NodePartition:
     )
 
 
-def assemble(task: Task, device: torch.device, recorder: Recorder | None = None) -> Parts:
+def assemble(
+    task: Task,
+    device: torch.device,
+    recorder: Recorder | None = None,
+    node_is_leaving: Callable[[], bool] = lambda: False,
+) -> Parts:
     """Builds every part of a training from the artifacts that the task names.
 
     Args:
         task: What to train on what.
         device: Where this rank computes.
         recorder: Where rank 0 records; None on the other ranks.
+        node_is_leaving: Whether checkpoints are written in short intervals now.
     """
     keep_freed_memory()
     catalog = task.open_catalog()
@@ -79,6 +89,7 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         propagation = sampled_propagation(task, catalog, nodes, model, tables, batches, device)
     else:
         propagation = WholeGraphPropagation(model, tables, batches)
+    seconds = 60 * task.survival.checkpoint_minutes
     checkpoints = Checkpoints(_keeping(task, catalog), tables, model, optimizers)
     return Parts(
         settings=settings,
@@ -98,7 +109,10 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         ),
         agreement=Agreement(
             partial(_told, task.progress),
-            lambda: checkpoints.seconds_since_save > 60 * task.survival.checkpoint_minutes,
+            lambda: (
+                checkpoints.seconds_since_save
+                > (_SECONDS_WHILE_LEAVING if node_is_leaving() else seconds)
+            ),
             task.survival.checkpoint_steps,
         ),
     )

@@ -35,8 +35,10 @@ _log = logging.getLogger(__name__)
 
 def train_worker(config: dict[str, Any]) -> None:
     """Trains, writes the final vectors of the best state, and evaluates them."""
+    from egra_dist.train.group import node_is_leaving
+
     task, device = _start(config)
-    parts = assemble(task, device, _open_recorder(task))
+    parts = assemble(task, device, _open_recorder(task), node_is_leaving)
     watchdog = _watchdog(task)
     try:
         with watchdog, write_failures_named(task.folder):

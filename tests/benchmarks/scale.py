@@ -126,6 +126,13 @@ def run_step(step, folder, num_items):
     return {"items": num_items, "step": step, **row, "disk_gb": written / 2**30}
 
 
+def make(folder, num_items):
+    """A catalogue and its graphs, all that a training needs; one row of figures for each step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in STEPS:
+        yield run_step(step, folder, num_items)
+
+
 def table_of(rows):
     lines = [
         "| items | users | interactions | step | wall s | CPU s | peak GB | folder GB |",
@@ -157,9 +164,9 @@ def main():
     kept = options.folder / "rows.json"
     rows = json.loads(kept.read_text()) if kept.exists() else []
     rows = [row for row in rows if row["items"] != options.items]
-    for step in STEPS:
-        rows.append(run_step(step, work, options.items))
-        print(json.dumps(rows[-1]), flush=True)
+    for row in make(work, options.items):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     rows.sort(key=lambda row: row["items"])
     kept.write_text(json.dumps(rows, indent=2))
     shutil.rmtree(work)
