@@ -17,7 +17,6 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
 from egra_dist.model.exchange import exchange, rank, world_size
 
-
 _Csr = tuple[Tensor, Tensor, Tensor]
 """Columns, offsets of the rows, and values."""
 
