@@ -43,7 +43,9 @@ class Mailbox:
             for other in range(self._num_ranks)
         ]
 
-    def exchange(self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Tensor:
+    def exchange(
+        self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]
+    ) -> Tensor:
         """An all-to-all of rows of one kind; a collective call.
 
         Args:

@@ -101,10 +101,9 @@ class ModalityBranch(nn.Module):
         return item_embeddings * self._gates(modality, features) * present[:, None]
 
     def _gates(self, modality: str, features: Tensor) -> Tensor:
-        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``; of many rows both maps are made one first."""
+        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``, both maps made one before they meet the rows."""
         project, purify = self.project[modality], self.purify[modality]
-        if len(features) < sum(project.weight.shape):
-            return torch.sigmoid(purify(project(features)))
+        assert isinstance(project, nn.Linear) and isinstance(purify, nn.Linear), "as they were built"
         weight = purify.weight @ project.weight
         return torch.sigmoid(functional.linear(features, weight, purify(project.bias)))
 

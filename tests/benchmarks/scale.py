@@ -76,7 +76,7 @@ def merge(folder, num_items):
 
 
 def features(folder, num_items):
-    """``S_m`` of both modalities: each item and nine others at random, as the search writes them."""
+    """``S_m`` of both modalities: each item and nine others at random, as a search leaves them."""
     from numpy.lib.format import open_memmap
 
     from egra_dist.graph.csr import Csr
