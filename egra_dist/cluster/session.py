@@ -4,8 +4,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,13 +46,22 @@ def ray_session(settings: ClusterSettings, verbose: int = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    earlier = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {
         "log_to_driver": bool(verbose),
         "logging_level": logging.INFO if verbose else logging.ERROR,
         "runtime_env": {"env_vars": worker_environment(settings, quiet, local=address is None)},
     }
     with _connected(address, options) if address else _started(settings, options):
+        _restore_sigterm(earlier)
         yield
+
+
+def _restore_sigterm(earlier: Any) -> None:
+    """Ray takes SIGTERM for itself when it is started; it may, where nobody has it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and earlier is not signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def worker_environment(

@@ -54,6 +54,18 @@ class PartitionedMatrix:
         """
         return self._product @ self._halo.extend(dense)
 
+    def rows_times(self, rows: Tensor, dense: Tensor) -> Tensor:
+        """Some rows of the product; the halo travels as for all.
+
+        Args:
+            rows: Own rows, distinct, ``int64 [num_rows]``.
+            dense: ``[num_own_columns, dim]``.
+
+        Returns:
+            ``[num_rows, dim]``.
+        """
+        return self._product.rows_times(rows, self._halo.extend(dense))
+
 
 class _HaloPlan:
     """Which rows to send to whom so that everybody has its halo."""
@@ -112,6 +124,24 @@ class SparseMatrix:
         """``[num_rows, dim]`` for a dense matrix ``[num_columns, dim]``."""
         return _SparseDense.apply(dense, self._forward, self._backward)
 
+    def rows_times(self, rows: Tensor, dense: Tensor) -> Tensor:
+        """Rows ``int64 [num_rows]`` of the product with ``[num_columns, dim]``."""
+        indices, offsets, values = self._forward
+        starts = offsets[rows]
+        counts = offsets[rows + 1] - starts
+        ends = counts.cumsum(0)
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
+        entries = torch.arange(len(owner), device=rows.device) + (starts - ends + counts)[owner]
+        columns, chosen = indices[entries], values[entries]
+        order = torch.argsort(columns)
+        chosen_offsets, transposed_offsets = (
+            torch.nn.functional.pad(sums, (1, 0)).to(offsets.dtype)
+            for sums in (ends, torch.bincount(columns, minlength=len(dense)).cumsum(0))
+        )
+        forward = (columns, chosen_offsets, chosen)
+        backward = (owner[order].to(indices.dtype), transposed_offsets, chosen[order])
+        return _SparseDense.apply(dense, forward, backward)
+
 
 def _on_device(matrix: Any, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     index_type = torch.int32 if matrix.nnz < 2**31 else torch.int64
@@ -126,7 +156,8 @@ class _SparseDense(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, forward: Any, backward: Any) -> Tensor:
         ctx.transposed = backward
-        return _multiply(forward, dense)
+        # Detached, as embedding_bag otherwise prepares a gradient of its own, at twice the cost.
+        return _multiply(forward, dense.detach())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
