@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import resource
 from dataclasses import replace
 
@@ -64,6 +65,7 @@ def train_quietly(task, board=None, recorder=None):
     The libraries' own generators start differently each time: nothing may depend on them.
     """
     parts = assemble(replace(task, progress=board), CPU, recorder)
+    random.seed()
     np.random.seed()
     torch.seed()
     try:
