@@ -13,23 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from egra_dist.artifact import Artifact, write_json
-from egra_dist.catalog.catalog import Catalog, Entities
+from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_identity
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.exports import export
+from egra_dist.extension import code_digests
 from egra_dist.figures.record import FigureLog
 from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, curves, flat_metrics
-from egra_dist.serve.export import export_vectors
+from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
-from egra_dist.train.task import GraphPaths, Recording, Task
+from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
 
@@ -46,6 +47,7 @@ def run_pipeline(
     verbosity: int = 0,
     artifacts: Path | None = None,
     tags: Mapping[str, str] | None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Applies a configuration to a catalogue: what is not yet done, up to ``last_stage``.
 
@@ -57,6 +59,7 @@ def run_pipeline(
         verbosity: 0, or more to see what the libraries say.
         artifacts: Where the results of stages are kept; see :class:`Workspace`.
         tags: More tags of the run in MLflow.
+        storage: Where results and checkpoints are copied to, and come from; see :mod:`storage`.
 
     Returns:
         What stands in ``metrics.json``; empty when the evaluation was not reached.
@@ -66,7 +69,7 @@ def run_pipeline(
             catalogue, see :func:`check_run`.
     """
     check_run(config, catalog, last_stage)
-    with Workspace(config, catalog, out, verbosity, artifacts, tags) as workspace:
+    with Workspace(config, catalog, out, verbosity, artifacts, tags, storage=storage) as workspace:
         pipeline = Pipeline(workspace)
         for name, stage in pipeline.stages.items():
             stage()
@@ -210,18 +213,7 @@ class Pipeline:
         self._workspace.experiment.log_artifact(path)
 
     def _export(self) -> None:
-        trained = self._artifacts["train"].folder
-        tables: tuple[Entities, ...] = ("users", "items")
-
-        def make(folder: Path, _: str) -> Mapping[str, Any]:
-            counts = {}
-            for entities in tables:
-                vectors = np.load(trained / f"{entities[:-1]}_vectors.npy", mmap_mode="r")
-                path = folder / f"{entities}.parquet"
-                counts[f"num_{entities}"] = export_vectors(self._catalog, entities, vectors, path)
-            return counts
-
-        self._build("export", {}, ("train",), make, folder=self._workspace.folder / "export")
+        export(self._workspace, self._catalog, self._artifacts, self._config.export)
 
     def _train_model(self, stage: str, settings: TrainingSettings, behavior: str) -> None:
         """Trains a model on the behaviour graph that an earlier stage left."""
@@ -236,8 +228,10 @@ class Pipeline:
             self._workspace.connect()
             system_seconds = 10.0 if self._config.tracking.system_metrics else None
             recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
+            digests = {name: self._artifacts[name].digest for name in inputs}
             experiment.set_tags(tags, run_id)
             task = self._task(stage, settings, graphs, folder, recording)
+            task = replace(task, inputs=digests, storage=self._workspace.checkpoints_of(stage))
             try:
                 launch(train_worker, task, self._config.cluster)
             finally:  # also of a training that was stopped, to be compared with others
@@ -246,7 +240,12 @@ class Pipeline:
             self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 
-        recipe = {**settings.model_dump(mode="json"), "seed": self._config.seed}
+        fields = settings.model_dump(mode="json")
+        recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
+        if settings.warm_start is None:
+            del recipe["warm_start"]  # trainings of earlier versions keep their names
+        else:
+            recipe["warm_start"] = exported_identity(settings.warm_start)
         inputs = tuple(sorted({"graphs", behavior}))
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder
@@ -286,9 +285,11 @@ class Pipeline:
             seed=self._config.seed,
             recording=recording,
             log_every_steps=self._config.tracking.log_every_steps,
-            checkpoint_steps=self._config.cluster.checkpoint_steps,
+            survival=Survival.of(self._config.cluster),
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
+            code=Path.cwd(),
+            catalog_uri=self._catalog.uri,
         )
 
     def _build(

@@ -64,7 +64,11 @@ def _name(stage: str, trained: Mapping[str, Task]) -> str:
     """What a model is called in the results: its kind, or for a baseline its own name."""
     if stage not in _PLACES:
         return stage
-    names = {place: trained[place].settings.model.name for place in _PLACES if place in trained}
+    names = {
+        place: trained[place].settings.model.name.rpartition(":")[2]
+        for place in _PLACES
+        if place in trained
+    }
     is_alone = len(set(names.values())) == len(names)
     return names[stage] if is_alone else f"{names[stage]} ({stage})"
 

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Of the object store that tests start; never anybody's own.
+os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+# Machines are busy: how long an example takes says nothing.
+settings.register_profile("egra", deadline=None)
+settings.load_profile("egra")
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egra_dist.artifact import write_json
+from egra_dist.redaction import redact, redacted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,11 +29,11 @@ class ArtifactLog(ABC):
 
     def log_dict(self, content: Any, path: str, run_id: str | None = None) -> None:
         """Records JSON as an artifact, e.g. under ``"plan/sharding.json"``."""
-        self._put(path, lambda file: write_json(file, content), run_id)
+        self._put(path, lambda file: write_json(file, redacted(content)), run_id)
 
     def log_text(self, text: str, path: str, run_id: str | None = None) -> None:
         """Records text as an artifact."""
-        self._put(path, lambda file: file.write_text(text), run_id)
+        self._put(path, lambda file: file.write_text(redact(text)), run_id)
 
     def log_artifact(self, file: Path, folder: str = "", run_id: str | None = None) -> None:
         """Records a copy of a file as an artifact; meant for small files."""

@@ -4,12 +4,14 @@ import signal
 import sys
 import threading
 
+from egra_dist.errors import EXIT_STOPPED
+
 
 def exit_on_sigterm() -> None:
     """A stopped job unwinds, so that its runs are ended; Ray, once started, does the same."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_STOPPED))
 
 
 def status_of(error: BaseException) -> str:

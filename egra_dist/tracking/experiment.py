@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from egra_dist.redaction import redact, redacted
 from egra_dist.tracking.artifacts import ArtifactLog
 from egra_dist.tracking.background import Background
 from egra_dist.tracking.client import default_uri, resolve_uri, without_password
@@ -138,9 +139,8 @@ class Experiment(ArtifactLog):
 
     def set_tags(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
         """Sets tags of a run; of the parent when none is named."""
-        cleaned = {clean_name(name): str(value) for name, value in tags.items()}
         with self._mirror.lock:
-            self._entry(run_id).add({}, cleaned)
+            self._entry(run_id).add({}, _clean_tags(tags))
         self._save_and_push()
 
     def log_metrics(
@@ -211,8 +211,8 @@ class Experiment(ArtifactLog):
         with self._mirror.lock:
             entry = self._ledger.runs.setdefault(stage, RunEntry(stage, name))
             entry.begin()
-            short = self._short(flatten(params or {}), entry)
-            entry.add(short, {clean_name(name): str(value) for name, value in tags.items()})
+            short = self._short(flatten(redacted(params or {})), entry)
+            entry.add(short, _clean_tags(tags))
         self._save_and_push()
 
     def _short(self, params: Mapping[str, str], entry: RunEntry) -> dict[str, str]:
@@ -237,6 +237,10 @@ class Experiment(ArtifactLog):
     def _save_and_push(self) -> None:
         self._mirror.save()
         self._background.submit()
+
+
+def _clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {clean_name(name): redact(str(value)) for name, value in tags.items()}
 
 
 def _write_text(text: str, file: Path) -> None:

@@ -11,7 +11,7 @@ from egra_dist.config import TrainingSettings
 from egra_dist.model import alignment
 from egra_dist.model.recommender import Losses
 from egra_dist.tracking.system import peak_memory
-from egra_dist.train.checkpoint import TrainingState
+from egra_dist.train.commit import TrainingState
 
 
 class Recorder(Protocol):

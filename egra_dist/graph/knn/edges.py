@@ -16,6 +16,8 @@ PAIR = np.dtype([("row", np.int32), ("id", np.int32), ("score", np.float32)])
 """Edges found by one task in any rows: ``PAIR [num_pairs]``, ascending by row."""
 
 
+_KEY_BITS = 64
+_MERGED_AT_ONCE = 4096
 _NO_PAIRS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
@@ -33,7 +35,7 @@ def no_edges(num_rows: int, k: int) -> NDArray:
 
 def as_pairs(rows: NDArray, ids: NDArray, scores: NDArray) -> NDArray:
     """Rows, ids and scores ``[num_pairs]`` as ``PAIR`` records, ascending by row."""
-    order = np.argsort(rows, kind="stable")
+    order = _ascending(rows.astype(np.uint64))
     pairs = np.empty(len(rows), PAIR)
     pairs["row"], pairs["id"], pairs["score"] = rows[order], ids[order], scores[order]
     return pairs
@@ -46,9 +48,12 @@ def join_pairs(pieces: Sequence[tuple[NDArray, NDArray, NDArray]]) -> NDArray:
 
 def pairs_of_range(path: Path, first: int, last: int) -> NDArray:
     """The pairs of a file whose row is in ``[first, last)``."""
-    pairs = np.load(path, mmap_mode="r")
+    return np.asarray(_between(np.load(path, mmap_mode="r"), first, last))
+
+
+def _between(pairs: NDArray, first: int, last: int) -> NDArray:
     begin, end = np.searchsorted(pairs["row"], [first, last])
-    return np.asarray(pairs[begin:end])
+    return pairs[begin:end]
 
 
 def merge(
@@ -73,7 +78,7 @@ def merge(
     )
     ids = np.concatenate([edges["id"].ravel(), *(part["id"] for part in pairs)])
     scores = np.concatenate([edges["score"].ravel(), *(part["score"] for part in pairs)])
-    order = _by_row_and_score(rows, scores, ids if precedence is None else precedence[ids])
+    order = _by_row_and_score(rows, scores, ids, precedence)
     rows, ids, scores = rows[order], ids[order], scores[order]
     kept = ids >= 0
     # The score of a pair depends on nothing but its rows: its copies stand next to each other.
@@ -87,21 +92,40 @@ def merge(
     return best
 
 
-def _by_row_and_score(rows: NDArray, scores: NDArray, precedence: NDArray) -> NDArray[np.int64]:
-    """Order by ascending row, descending score, ascending precedence.
+def _by_row_and_score(
+    rows: NDArray, scores: NDArray, ids: NDArray, precedence: NDArray | None
+) -> NDArray[np.int64]:
+    """Order by ascending row, descending score, ascending precedence of the id.
 
-    One sort of 64-bit keys of row and score, and a second one only among entries that tie.
+    One sort of integers of row and score, and a second one only among entries that tie.
     """
     bits = (-scores + np.float32(0)).view(np.uint32)
     ascending = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
     keys = (rows.astype(np.uint64) << np.uint64(32)) | ascending
-    order = np.argsort(keys)
+    order = _ascending(keys)
     ordered = keys[order]
     same = ordered[1:] == ordered[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     entries = order[tied]
-    order[tied] = entries[np.lexsort((precedence[entries], keys[entries]))]
+    ranks = ids[entries] if precedence is None else precedence[ids[entries]]
+    order[tied] = entries[np.lexsort((ranks, keys[entries]))]
     return order
+
+
+def _ascending(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Stable order of keys, by a sort of numbers that hold key and place where both fit.
+
+    Numbers are sorted several times as fast as their places.
+    """
+    place_bits = max(1, len(keys) - 1).bit_length()
+    if int(keys.max(initial=0)).bit_length() + place_bits > _KEY_BITS:
+        return np.argsort(keys, kind="stable")
+    shift = np.uint64(place_bits)
+    both = keys << shift
+    both |= np.arange(len(keys), dtype=np.uint64)
+    both.sort()
+    both &= (np.uint64(1) << shift) - np.uint64(1)
+    return both.view(np.int64)
 
 
 @dataclass(frozen=True)
@@ -121,9 +145,15 @@ class MergeTask(RowsTask):
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [last - first, k]``."""
         found = [pairs_of_range(path, self.first, self.last) for path in self.pairs]
+        found = [pairs for pairs in found if len(pairs)]
         edges = read_edges(self.edges, self.first, self.last)
         precedence = np.load(folder / "order.npy", mmap_mode="r")
-        return merge(self.first, edges, found, self.k, precedence)
+        for start in range(0, len(edges), _MERGED_AT_ONCE):
+            block = edges[start : start + _MERGED_AT_ONCE]
+            first = self.first + start
+            own = [_between(pairs, first, first + len(block)) for pairs in found]
+            block[:] = merge(first, block, own, self.k, precedence)
+        return edges
 
 
 def read_edges(files: Sequence[tuple[int, Path]], first: int, last: int) -> NDArray:

@@ -6,13 +6,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egra_dist.graph.knn.edges import EDGE, as_pairs, merge, no_edges
-from egra_dist.graph.knn.join import QUERY_BLOCK, Side, Tile, multiplies_bfloat16_fast
+from egra_dist.graph.knn.join import QUERY_BLOCK, Side, Tile
 from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
 
-_BASE_BLOCK = 4096
+_BASE_BLOCK = 2048
 _PAIRS_BEFORE_MERGE = 48
-_ROUNDED_DIM = 128
 
 
 def search(
@@ -42,12 +41,10 @@ def search(
         for start in range(0, len(queries), QUERY_BLOCK)
     ]
     base_rows = as_base(base, metric)
-    # Without good bounds rounding lets more pairs through, which only wide products make up for.
-    rounded = multiplies_bfloat16_fast() and base.shape[1] >= _ROUNDED_DIM
     for start in range(0, len(base), _BASE_BLOCK):
         block = base_rows[start : start + _BASE_BLOCK]
         wants_none = torch.full((len(block),), torch.inf)
-        tile = Tile(Side(block, wants_none), k + 1, rounded)
+        tile = Tile(Side(block, wants_none), k + 1)
         for part in searches:
             part.visit(tile, base[start : start + _BASE_BLOCK], start)
     found = np.concatenate([part.finish() for part in searches] or [np.empty((0, k), EDGE)])
@@ -69,10 +66,12 @@ class _Search:
     def visit(self, tile: Tile, base: Tensor, first: int) -> None:
         """Notes the pairs of one block of base rows, which starts at ``first``."""
         rows, columns = tile.pairs(self._side)
-        scores = pair_scores(self._queries, rows, base, columns, self._metric)
-        ids = columns.numpy() + first
-        kept = ids != self._own[rows.numpy()]
-        self._pairs.append(as_pairs(rows.numpy()[kept], ids[kept], scores.numpy()[kept]))
+        ids = columns + first
+        kept = ids != self._own[rows]
+        rows, columns, ids = rows[kept], columns[kept], ids[kept]
+        one, other = torch.from_numpy(rows), torch.from_numpy(columns)
+        scores = pair_scores(self._queries, one, base, other, self._metric)
+        self._pairs.append(as_pairs(rows, ids, scores.numpy()))
         if sum(map(len, self._pairs)) > _PAIRS_BEFORE_MERGE * len(self._queries):
             self._merge()
 

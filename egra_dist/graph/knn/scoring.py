@@ -10,7 +10,8 @@ from torch import Tensor
 
 from egra_dist.graph.knn.settings import Metric
 
-_BLOCK_NUMBERS = 1_000_000
+_BLOCK_NUMBERS = 65_536
+"""Few enough to stay in the cache between being gathered and being multiplied."""
 
 
 def pair_scores(
