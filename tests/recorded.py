@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.ledger import Ledger
 from egra_dist.tracking.recorder import MetricRecorder
 
 METRICS = ("recall_at_20", "ndcg_at_20", "recall_at_10", "ndcg_at_10")
@@ -40,13 +41,14 @@ def record_run(
             recorder = MetricRecorder(uri, run_id, experiment.spool, system_seconds=None)
             for step in range(steps):
                 recorder.log(step, _at(step, steps, settings, best))
-            assert recorder.close(timeout=60)
+            recorder.close(timeout=60)  # what has not arrived is delivered at the end
             experiment.copy_metrics(run_id, {"alignment/lambda", "valid/recall_at_20"})
         if with_test:
             experiment.log_metrics({f"test/{name}": 0.9 * best for name in METRICS})
             sizes = {name: 0.5 * best + 0.01 * i for i, name in enumerate(SLICES)}
             experiment.log_metrics({f"slices/{n}/recall_at_20": v for n, v in sizes.items()})
-        return experiment.run_id
+        assert experiment.close(timeout=120)
+    return _run_id(folder)
 
 
 def _own(tags: Mapping[str, str] | None) -> dict[str, str]:
@@ -79,4 +81,12 @@ def record_sweep(uri: str, folder: Path, trials: list[tuple[dict[str, Any], floa
         for number, (settings, best) in enumerate(trials):
             place = folder / "trials" / f"{number:04d}"
             record_run(uri, place, settings, best, tags, **how)
-        return experiment.run_id
+        assert experiment.close(timeout=120)
+    return _run_id(folder)
+
+
+def _run_id(folder: Path) -> str:
+    """MLflow's id, once it knows the run."""
+    ledger = Ledger.read(folder)
+    assert ledger and ledger.runs[""].run_id
+    return ledger.runs[""].run_id

@@ -14,9 +14,12 @@ from pathlib import Path
 import yaml
 
 from tests.browser import find_chromium, open_page
-from tests.mlflow_page import mlflow_server, open_runs
+from tests.mlflow_page import expand, mlflow_server, open_runs
 
 IMAGES = Path("docs/images")
+SEARCH = "document.querySelector('input[placeholder=\"Search metric charts\"]')"
+DRAWN = "[...document.querySelectorAll('.js-plotly-plot')]"
+CHARTS = "lambda|weight_p90|^valid/recall"
 SPACE = {
     "max_concurrent": 2,
     "scheduler": {"name": "none"},
@@ -76,14 +79,27 @@ def photograph_comparison(html: Path) -> None:
 
 
 def photograph_mlflow(search: Path) -> None:
-    """Trials side by side in MLflow's charts, and the figures of one of them."""
+    """Trials side by side in MLflow's charts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store = f"sqlite:///{search}/mlflow.db"
-    with mlflow_server(search, port, store=store) as uri, open_page(1500, 950) as page:
-        open_runs(page, uri, "tags.trial = 'finished'", "CHART")
+    with mlflow_server(search, port, store=store) as uri, open_page(1500, 1060) as page:
+        open_runs(page, uri, "tags.trial = 'finished'")
+        page.click("document.querySelector('[data-component-id*=\"chat_panel.close\"]')")
+        expand(page, "search")
         page.wait_for_text("trial 0008")
+        open_runs(page, uri, "tags.trial = 'finished'", "CHART")
+        page.wait("document.querySelectorAll('.js-plotly-plot').length")
+        page.run(f"{SEARCH}.focus()")
+        page.call("Input.insertText", text=CHARTS)
+        page.wait("!document.body.innerText.includes('degree_p50')")
+        page.wait(
+            f"{DRAWN}.filter(plot => plot.querySelectorAll('.trace').length >= 9).length >= 4"
+        )
+        page.run(
+            "document.head.insertAdjacentHTML('beforeend', '<style>.modebar{display:none}</style>')"
+        )
         page.screenshot(IMAGES / "mlflow.png")
 
 

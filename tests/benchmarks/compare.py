@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from egra_dist.config import parse_config
+from egra_dist.tracking.client import open_client
 from tests.recorded import record_sweep
 
 RAMPS = ("linear", "cosine", "tanh", "constant")
@@ -21,11 +22,13 @@ RAMPS = ("linear", "cosine", "tanh", "constant")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "search"
-        record_sweep(f"sqlite:///{out}/mlflow.db", out, trials(options.runs), steps=options.steps)
+        store = f"sqlite:///{out}/mlflow.db"
+        open_client(store).search_experiments()  # the database is there before several ask for it
+        record_sweep(store, out, trials(options.runs), steps=options.steps)
         command = [sys.executable, "-m", "egra_dist", "compare", "--sweep", str(out)]
         started = time.perf_counter()
         subprocess.run([*command, "--out", f"{folder}/report"], check=True, capture_output=True)
