@@ -44,30 +44,26 @@ class Mailbox:
         ]
 
     def exchange(
-        self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]
-    ) -> Tensor:
+        self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int], target: Tensor
+    ) -> None:
         """An all-to-all of rows of one kind; a collective call.
 
         Args:
             rows: ``[sum(num_sent), ...]``, contiguous, those for rank 0 first.
             num_sent: Rows for each rank.
             num_received: Rows from each rank.
-
-        Returns:
-            ``[sum(num_received), ...]``, those from rank 0 first.
+            target: ``[sum(num_received), ...]``, contiguous; filled with those from rank 0 first.
         """
-        received = rows.new_empty((sum(num_received), *rows.shape[1:]))
         width = rows.element_size() * (rows[0].numel() if len(rows) else 1)
         outgoing, turn = rows.split(list(num_sent)), self._turn
         self._write(self._own[turn], outgoing, width)
         self._turn = 1 - turn
         dist.barrier()
-        for rank, target in enumerate(received.split(list(num_received))):
+        for rank, part in enumerate(target.split(list(num_received))):
             if rank == self._rank:
-                target.copy_(outgoing[rank])
-            elif len(target):
-                self._others[rank][turn].read(self._rank, _bytes(target))
-        return received
+                part.copy_(outgoing[rank])
+            elif len(part):
+                self._others[rank][turn].read(self._rank, _bytes(part))
 
     def _write(self, segment: "_Segment", parts: Sequence[Tensor], width: int) -> None:
         sizes = [0 if rank == self._rank else len(p) * width for rank, p in enumerate(parts)]
