@@ -64,9 +64,7 @@ def all_to_all(
     if target is None:
         target = rows.new_empty((sum(num_received), *rows.shape[1:]))
     mailbox = _mailbox() if rows.device.type == "cpu" else None
-    if mailbox is not None:
-        mailbox.exchange(rows, num_sent, num_received, target)
-    else:
+    if mailbox is None or not mailbox.exchange(rows, num_sent, num_received, target):
         dist.all_to_all_single(target, rows, list(num_received), list(num_sent))
     return target
 
