@@ -46,21 +46,27 @@ class _AllToAll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
         ctx.num_sent, ctx.num_received = num_sent, num_received
-        return _all_to_all(rows, num_sent, num_received)
+        return all_to_all(rows, num_sent, num_received)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _all_to_all(gradients[0], ctx.num_received, ctx.num_sent), None, None
+        return all_to_all(gradients[0], ctx.num_received, ctx.num_sent), None, None
 
 
-def _all_to_all(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
+def all_to_all(
+    rows: Tensor,
+    num_sent: Sequence[int],
+    num_received: Sequence[int],
+    target: Tensor | None = None,
+) -> Tensor:
+    """:func:`exchange` without gradients; into ``target``, if given."""
     rows = rows.contiguous()
+    if target is None:
+        target = rows.new_empty((sum(num_received), *rows.shape[1:]))
     mailbox = _mailbox() if rows.device.type == "cpu" else None
-    if mailbox is not None:
-        return mailbox.exchange(rows, num_sent, num_received)
-    received = rows.new_empty((sum(num_received), *rows.shape[1:]))
-    dist.all_to_all_single(received, rows, num_received, num_sent)
-    return received
+    if mailbox is None or not mailbox.exchange(rows, num_sent, num_received, target):
+        dist.all_to_all_single(target, rows, list(num_received), list(num_sent))
+    return target
 
 
 _opened: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
 from egra_dist.graph.sampler import distinct
-from egra_dist.model.exchange import exchange
+from egra_dist.model.exchange import all_to_all
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,16 @@ def ask_owners(partitions: Sequence[RowPartition], ids: Sequence[Tensor]) -> Ask
         partitions: Who owns which row of each table.
         ids: Of each table the rows that this rank wants, distinct, ascending.
     """
+    if dist.get_world_size() == 1:
+        counts = [[len(part)] for part in ids]
+        return Asked(list(ids), counts, counts)
     asked = torch.stack([_by_owner(*pair) for pair in zip(partitions, ids, strict=True)], dim=1)
     given = torch.empty_like(asked)
     dist.all_to_all_single(given, asked)
     num_asked, num_given = asked.T.tolist(), given.T.tolist()
     own = [partition.block(dist.get_rank()).start for partition in partitions]
     wanted = [
-        exchange(part, taken, sent) - start
+        all_to_all(part, taken, sent) - start
         for part, taken, sent, start in zip(ids, num_asked, num_given, own, strict=True)
     ]
     return Asked(wanted, num_asked, num_given)
@@ -53,26 +56,34 @@ def _by_owner(partition: RowPartition, ids: Tensor) -> Tensor:
 
 
 class ReadRows(torch.autograd.Function):
-    """Reads rows of several tables into one matrix; the gradient of each table is sparse.
+    """Rows of several tables, one below the other, from whoever owns them; sparse gradients.
 
-    With one rank rows are distinct and ascending, so that there is nothing to be added up.
+    One function, so that rows are written once where they stay, and gradients are read there.
     """
 
     @staticmethod
-    def forward(ctx: Any, ids: list[Tensor], *tables: Tensor) -> Tensor:
-        """The rows ``ids`` of each table, one table below the other."""
-        ctx.ids, ctx.shapes = ids, [table.shape for table in tables]
-        sizes = [len(part) for part in ids]
+    def forward(ctx: Any, asked: Asked, *tables: Tensor) -> Tensor:
+        """What this rank has asked for of each table, ``[sum(num_rows), dim]``."""
+        ctx.asked, ctx.shapes = asked, [table.shape for table in tables]
+        sizes = [sum(counts) for counts in asked.num_asked]
         rows = tables[0].new_empty(sum(sizes), tables[0].shape[1])
-        for part, table, target in zip(ids, tables, rows.split(sizes), strict=True):
-            torch.index_select(table, 0, part, out=target)
+        for number, (table, target) in enumerate(zip(tables, rows.split(sizes), strict=True)):
+            if dist.get_world_size() == 1:
+                torch.index_select(table, 0, asked.wanted[number], out=target)
+            else:
+                given = table.index_select(0, asked.wanted[number])
+                all_to_all(given, asked.num_given[number], asked.num_asked[number], target)
         return rows
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Sparse gradients of the tables."""
-        parts = gradients[0].split([len(part) for part in ctx.ids])
-        return None, *map(_sparse, ctx.ids, parts, ctx.shapes)
+        """Sparse gradients of the own rows of each table."""
+        asked = ctx.asked
+        parts = gradients[0].split([sum(counts) for counts in asked.num_asked])
+        if dist.get_world_size() > 1:
+            pairs = zip(parts, asked.num_asked, asked.num_given, strict=True)
+            parts = [all_to_all(part, taken, given) for part, taken, given in pairs]
+        return None, *map(_sparse, asked.wanted, parts, ctx.shapes)
 
 
 def _sparse(ids: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 _FOLDER = Path("/dev/shm")
 _FIRST_SIZE = 1 << 20
 _WORD = 8
+_WRITTEN, _REFUSED = 0, 1
 
 
 class Mailbox:
@@ -44,37 +45,43 @@ class Mailbox:
         ]
 
     def exchange(
-        self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]
-    ) -> Tensor:
+        self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int], target: Tensor
+    ) -> bool:
         """An all-to-all of rows of one kind; a collective call.
 
         Args:
             rows: ``[sum(num_sent), ...]``, contiguous, those for rank 0 first.
             num_sent: Rows for each rank.
             num_received: Rows from each rank.
+            target: ``[sum(num_received), ...]``, contiguous; filled with those from rank 0 first.
 
         Returns:
-            ``[sum(num_received), ...]``, those from rank 0 first.
+            Whether they came; on no rank if there is no memory left for the rows of one.
         """
-        received = rows.new_empty((sum(num_received), *rows.shape[1:]))
         width = rows.element_size() * (rows[0].numel() if len(rows) else 1)
         outgoing, turn = rows.split(list(num_sent)), self._turn
         self._write(self._own[turn], outgoing, width)
         self._turn = 1 - turn
         dist.barrier()
-        for rank, target in enumerate(received.split(list(num_received))):
+        if any(others[turn].is_refused for others in self._others):
+            return False
+        for rank, part in enumerate(target.split(list(num_received))):
             if rank == self._rank:
-                target.copy_(outgoing[rank])
-            elif len(target):
-                self._others[rank][turn].read(self._rank, _bytes(target))
-        return received
+                part.copy_(outgoing[rank])
+            elif len(part):
+                self._others[rank][turn].read(self._rank, _bytes(part))
+        return True
 
     def _write(self, segment: "_Segment", parts: Sequence[Tensor], width: int) -> None:
         sizes = [0 if rank == self._rank else len(p) * width for rank, p in enumerate(parts)]
-        header = _WORD * self._num_ranks
-        segment.grow(header + sum(sizes))
+        header = _WORD * (1 + self._num_ranks)
+        try:
+            segment.grow(header + sum(sizes))
+        except OSError:
+            segment.words(1).fill_(_REFUSED)
+            return
         places = [header + sum(sizes[:rank]) for rank in range(self._num_ranks)]
-        segment.words(self._num_ranks).copy_(torch.tensor(places))
+        segment.words(1 + self._num_ranks).copy_(torch.tensor([_WRITTEN, *places]))
         for place, size, part in zip(places, sizes, parts, strict=True):
             if size:
                 segment.bytes(place, size).copy_(_bytes(part))
@@ -97,11 +104,16 @@ class _Segment:
         os.posix_fallocate(self._file, 0, size)
         self._remap(size)
 
-    def read(self, reader: int, target: Tensor) -> None:
-        """Copies what was written for a rank."""
+    @property
+    def is_refused(self) -> bool:
+        """Whether there was no room for what should stand here."""
         if self._size == 0:
             self._remap(os.fstat(self._file).st_size)
-        place = int(self.words(reader + 1)[reader])
+        return int(self.words(1)[0]) == _REFUSED
+
+    def read(self, reader: int, target: Tensor) -> None:
+        """Copies what was written for a rank."""
+        place = int(self.words(reader + 2)[reader + 1])
         if place + len(target) > self._size:
             self._remap(os.fstat(self._file).st_size)
         target.copy_(self.bytes(place, len(target)))

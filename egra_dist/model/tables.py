@@ -18,7 +18,6 @@ from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor
 from torch.distributed._shard.sharding_spec import ShardMetadata
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.exchange import exchange
 from egra_dist.model.lookup import ReadRows, ask_owners
 
 USER, ITEM = "user", "item"
@@ -59,14 +58,8 @@ class EmbeddingTables:
         Returns:
             ``[sum(num_rows), dim]``; gradients arrive as sparse rows of :meth:`local` of the owner.
         """
-        tables = [self.local(table) for table in ids]
-        if dist.get_world_size() == 1:
-            return ReadRows.apply(list(ids.values()), *tables)
-        partitions = [self.partition(table) for table in ids]
-        asked = ask_owners(partitions, list(ids.values()))
-        rows = ReadRows.apply(asked.wanted, *tables).split([len(part) for part in asked.wanted])
-        counts = zip(rows, asked.num_given, asked.num_asked, strict=True)
-        return torch.cat([exchange(part, given, taken) for part, given, taken in counts])
+        asked = ask_owners([self.partition(table) for table in ids], list(ids.values()))
+        return ReadRows.apply(asked, *(self.local(table) for table in ids))
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """This rank's rows of every table."""

@@ -1,5 +1,6 @@
 """Rows through shared memory: those that the network would have brought, and no file left."""
 
+import resource
 from pathlib import Path
 
 import torch
@@ -26,9 +27,21 @@ def exchange_both_ways():
             wanted = rows.new_empty(sum(received), *width)
             kind = torch.uint8 if dtype == torch.bool else dtype
             dist.all_to_all_single(wanted.view(kind), rows.view(kind), received, sent)
-            if not torch.equal(mailbox.exchange(rows, sent, received), wanted):
+            came = torch.empty_like(wanted)
+            is_there = mailbox.exchange(rows, sent, received, came)
+            if not is_there or not torch.equal(came, wanted):
                 wrong.append((turn, dtype))
+    wrong += [] if is_refused_by_all(mailbox) else ["not refused"]
     return wrong, [path.name for path in Path("/dev/shm").glob(f"{mailbox.name}*")]
+
+
+def is_refused_by_all(mailbox):
+    """One rank has no memory left: all are told so."""
+    if dist.get_rank() == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 21, -1))
+    rows = torch.zeros(NUM_RANKS * 1_000_000)
+    sizes = [1_000_000] * NUM_RANKS
+    return not mailbox.exchange(rows, sizes, sizes, torch.empty_like(rows))
 
 
 def test_rows_come_as_through_the_network_and_leave_nothing_behind():
