@@ -25,6 +25,9 @@ from egra_dist.lock import locked
 _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+REVISIONS = {"knn": 2, "knn-work": 2}
+"""Raised when what a kind is made of changes for the same settings and its folders stay readable:
+they are then made anew, and others are not."""
 MANIFEST = "manifest.json"
 _WRITE_FAILURES = {
     errno.ENOSPC,
@@ -73,6 +76,8 @@ def digest_of(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str])
         16 hexadecimal digits.
     """
     recipe = {"kind": kind, "schema": SCHEMA_VERSION, "settings": settings, "inputs": inputs}
+    if kind in REVISIONS:
+        recipe["revision"] = REVISIONS[kind]
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -85,9 +90,12 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        manifest = parse_manifest(path.read_bytes(), str(path))
-    except FileNotFoundError:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: not a {kind} folder (it has no {MANIFEST})") from None
+    except OSError as error:
+        raise UserError(f"{path}: not a readable manifest: {error.strerror}") from None
+    manifest = parse_manifest(content, str(path))
     if manifest.kind != kind:
         raise UserError(f"{path}: kind is {manifest.kind!r}, expected {kind!r}")
     if manifest.schema != SCHEMA_VERSION:
@@ -102,12 +110,35 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         UserError: Naming ``where``, if it is not one.
     """
     try:
-        manifest = Manifest(**json.loads(content))
+        return _checked(Manifest(**json.loads(content)))
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{where}: not a readable manifest: {error}") from None
-    if not isinstance(manifest.digest, str):
-        raise UserError(f"{where}: not a readable manifest: digest is {manifest.digest!r}")
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: not a readable manifest: {reason}") from None
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    for name in ("kind", "digest"):
+        if not isinstance(getattr(manifest, name), str):
+            raise TypeError(f"{name} must be a text")
+    for name in ("settings", "inputs", "counts"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise TypeError(f"{name} must be an object")
     return manifest
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The path, unless it leads out of a folder, by ``..`` or by a link.
+
+    Raises:
+        UserError: If it does.
+    """
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that cannot be
+        is_inside = False
+    if not is_inside:
+        raise UserError(f"{path}: leads out of {folder}")
+    return path
 
 
 def is_finished(folder: Path, kind: str, digest: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 HIDDEN = "***"
 _SECRET_NAME = re.compile(r"(KEY|TOKEN)S?(_|$)|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _FILE_NAME = re.compile(r"_(PATH|FILE)$", re.IGNORECASE)
-# A password may hold slashes, a user's name may not.
-_IN_URI = re.compile(r"""(\b[a-z][a-z0-9+.-]*://)(?:[^\s/?#"']*|[^\s:/@"']*:[^\s"']*)@""", re.I)
+# A password may hold slashes, a user's name may not; a path has one slash for two.
+_IN_URI = re.compile(r"""(\b[a-z][a-z0-9+.-]*:/+)(?:[^\s/?#"']*|[^\s:/@"']*:[^\s"']*)@""", re.I)
 _IN_QUERY = re.compile(
     r"""([?&][\w.-]*(?:key|token|secret|passw|credential)[\w.-]*=)[^&\s"']+""", re.I
 )

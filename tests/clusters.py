@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +84,7 @@ class LocalCluster:
             self.environment |= _QUICK
         self.nodes: list[subprocess.Popen] = []
         self.orphans: list[str] = []
-        self._num_heads = 0
+        self._num_folders = 0
 
     def __enter__(self) -> Self:
         self.start_head()
@@ -104,8 +105,8 @@ class LocalCluster:
         """Starts a head; after the death of an earlier one a new, empty cluster begins."""
         ports = free_ports(len(_HEAD_PORTS))
         self._gcs, self.url = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
-        self._num_heads += 1
-        folder = f"{self.folder}/{self._num_heads}"
+        self._num_folders += 1
+        folder = f"{self.folder}/{self._num_folders}"
         options = ["--head", "--temp-dir", folder, "--num-cpus", str(self._cpus[0])]
         options += [part for pair in zip(_HEAD_PORTS, ports, strict=True) for part in pair]
         self.head = self._start(*options)
@@ -114,7 +115,10 @@ class LocalCluster:
     def add_node(self, cpus: int) -> subprocess.Popen:
         """Starts a node that joins the head."""
         ports = free_ports(len(_NODE_PORTS))
-        options = ["--address", self._gcs, "--num-cpus", str(cpus)]
+        self._num_folders += 1
+        # Not the head's: a node that goes would delete the code that jobs run elsewhere.
+        folder = f"{self.folder}/{self._num_folders}"
+        options = ["--address", self._gcs, "--num-cpus", str(cpus), "--temp-dir", folder]
         options += ["--object-store-memory", str(100 << 20)]
         options += [part for pair in zip(_NODE_PORTS, ports, strict=True) for part in pair]
         self.nodes.append(self._start(*options))
@@ -142,7 +146,7 @@ class LocalCluster:
                 nodes = json.load(answer)["data"]["result"]["result"]
             return sum(node["state"] == "ALIVE" for node in nodes) == count
 
-        _wait(alive, START_SECONDS, f"{count} nodes")
+        wait_for(alive, START_SECONDS, f"{count} nodes")
 
     def left_over(self) -> list[psutil.Process]:
         """Processes of this cluster and its jobs that live."""
@@ -151,7 +155,7 @@ class LocalCluster:
     def end_left_over(self, seconds: float) -> list[str]:
         """Waits for the processes of a dead cluster to go; kills, and names, those that stay."""
         with suppress(TimeoutError):
-            _wait(lambda: not self.left_over(), seconds, "the end of all processes")
+            wait_for(lambda: not self.left_over(), seconds, "the end of all processes")
         left = self.left_over()
         names = [command_line(process)[:120] for process in left]
         kill(*left)
@@ -201,7 +205,7 @@ class LocalCluster:
             urllib.request.urlopen(f"{self.url}/api/version", timeout=5).close()
             return True
 
-        _wait(answers, START_SECONDS, f"a job server at {self.url}")
+        wait_for(answers, START_SECONDS, f"a job server at {self.url}")
 
 
 def of_kind(parent: subprocess.Popen, name: str) -> list[psutil.Process]:
@@ -225,7 +229,8 @@ def command_line(process: psutil.Process) -> str:
     return ""
 
 
-def _wait(condition, seconds: float, what: str) -> None:
+def wait_for(condition: Callable[[], object], seconds: float, what: str = "a condition") -> None:
+    """Waits until a condition holds; what cannot be asked yet does not hold yet."""
     deadline = time.monotonic() + seconds
     while True:
         with suppress(OSError, KeyError):

@@ -116,12 +116,7 @@ class Disturbed:
 
     def step(self) -> int:
         """The last step of the training that is recorded."""
-        last = -1
-        for path in self.out.glob("spool/*.jsonl"):
-            with suppress(ValueError, IndexError, OSError):
-                lines = path.read_bytes().splitlines()
-                last = max([last, *(_step_of(line) for line in lines[-2:])])
-        return last
+        return last_step(self.out)
 
     def committed(self) -> int:
         """The step of the last checkpoint that counts."""
@@ -136,6 +131,16 @@ class Disturbed:
         logs = Path(self.cluster.folder).rglob("logs/worker-*")
         found = (re.findall(r"resumed after .*step (\d+)", _text(path)) for path in logs)
         return [int(step) for steps in found for step in steps]
+
+
+def last_step(out: Path) -> int:
+    """The last step of the training that a run folder has recorded, -1 before the first."""
+    last = -1
+    for path in out.glob("spool/*.jsonl"):
+        for line in path.read_bytes().splitlines()[-3:]:
+            with suppress(ValueError):  # a line that is being written
+                last = max(last, _step_of(line))
+    return last
 
 
 def figures(out: Path) -> dict[str, object]:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+_RUNS_VIEW = "/#/experiments/1/runs?workflowType=machine_learning"
+"""Without the last part MLflow's page opens in what it has for language models."""
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 CatalogOption = Annotated[Path, typer.Option("--catalog", help="Catalogue folder.")]
@@ -104,6 +106,7 @@ def demo(
         _CONFIGS / "demo.yaml", str(catalog), out / "run", None, overrides or [], "export", verbose
     )
     typer.echo(f"\nSee it in MLflow: mlflow ui --backend-store-uri sqlite:///{out}/run/mlflow.db")
+    typer.echo(f"and open http://127.0.0.1:5000{_RUNS_VIEW}")
 
 
 def _run(

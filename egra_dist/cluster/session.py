@@ -109,17 +109,39 @@ def _started(settings: ClusterSettings, options: dict[str, Any]) -> Iterator[Non
 
     folder = tempfile.mkdtemp(prefix="egra-ray-", dir=_short_temporary_folder())
     try:
-        ray.init(
-            address="local",  # not one that `ray start` has left on this machine
-            num_cpus=num_local_slots(settings),
-            include_dashboard=False,
-            _temp_dir=folder,
-            **options,
-        )
-        yield
+        with _on_loopback():
+            ray.init(
+                address="local",  # not one that `ray start` has left on this machine
+                num_cpus=num_local_slots(settings),
+                include_dashboard=False,
+                _temp_dir=folder,
+                **options,
+            )
+            yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a session that begins in the block listen on the loopback alone.
+
+    Ray does so where a firewall would ask the user, unless this variable is 1; and nobody from
+    elsewhere has to reach a session of one machine.
+    """
+    from ray._private import ray_constants
+
+    name, earlier = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    if name in os.environ:
+        yield
+        return
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        ray_constants.ENABLE_RAY_CLUSTER = earlier
 
 
 def _address(settings: ClusterSettings) -> str | None:
@@ -143,8 +165,8 @@ def _prepare_process(quiet: dict[str, str], local: bool) -> None:
 def choose_authentication(local: bool) -> None:
     """Says it explicitly, since Ray's own default depends on files that earlier runs left.
 
-    Ray listens on all interfaces, and who reaches it may run code: a local session gets a token
-    of its own, that no file keeps. On a cluster the user's token is used where there is one.
+    Who reaches Ray may run code: a local session gets a token of its own, that no file keeps. On
+    a cluster the user's token is used where there is one.
     """
     if local:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

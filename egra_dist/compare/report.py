@@ -113,14 +113,18 @@ class Comparison:
                 summary = summarize(member, metric)
                 if summary is None:
                     continue
-                row = {"group": member.label, **member.settings, "metric": metric}
-                row |= dict(zip(("seeds", "mean", "deviation"), summary, strict=True))
+                row: dict[str, Any] = {"group": member.label, **member.settings, "metric": metric}
+                row |= _named(("seeds", "mean", "deviation"), summary)
                 difference = compare(member, self.reference, metric)
                 if difference and member is not self.reference:
                     names = ("common_seeds", "difference", "half_width", "p")
-                    row |= dict(zip(names, difference, strict=True))
+                    row |= _named(names, difference)
                 rows.append(row)
         return rows
+
+
+def _named(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
 
 
 def _reference(groups: Sequence[Group], baseline: str | None) -> Group:

@@ -58,7 +58,7 @@ def read_run(found: FoundRun) -> ComparedRun:
         run_id=parent.run_id,
         seed=parent.params.get(SEED, parent.tags.get(SEED, "")),
         settings=_settings(parent),
-        metrics={**best, **final},
+        metrics={**final, **best},  # of a run that was not evaluated the last value is no final one
         slices={k: v for k, v in parent.metrics.items() if k.startswith(_SLICES)},
         series=series,
         cost=_cost(parent, training, series),
@@ -69,7 +69,9 @@ def read_run(found: FoundRun) -> ComparedRun:
 def _settings(run: RecordedRun) -> dict[str, str]:
     kept = {k: v for k, v in run.params.items() if not k.startswith(_NOT_COMPARED)}
     kept.pop(SEED, None)
-    named = {name: run.tags[name] for name in ("dataset", "dataset_digest") if name in run.tags}
+    named: dict[str, str] = {
+        name: run.tags[name] for name in ("dataset", "dataset_digest") if name in run.tags
+    }
     return {**named, **kept}
 
 
@@ -102,7 +104,7 @@ def _cost(
     if training.seconds is not None:
         cost["training s"] = training.seconds
     if "train/epoch" in training.metrics:
-        cost["epochs"] = training.metrics["train/epoch"] + 1
+        cost["epochs"] = training.metrics["train/epoch"]
     speeds = [point.value for point in series.get("train/triplets_per_second", [])]
     if speeds:
         cost["triplets/s"] = statistics.median(speeds)

@@ -58,7 +58,7 @@ def draw_weights(weights: Mapping[str, NDArray[np.floating]]) -> "Figure":
     for position, (panel, (name, values)) in enumerate(zip(axes, weights.items(), strict=True)):
         low, high = float(values.min(initial=1.0)), float(values.max(initial=1.0))
         margin = max((high - low) * 0.02, 1e-3)
-        bins = np.linspace(low - margin, high + margin, _NUM_BINS + 1)
+        bins = np.linspace(low - margin, high + margin, _NUM_BINS + 1).tolist()
         panel.hist(values, bins=bins, color=COLORS[position])
         panel.axvline(1.0, color="0.3", linestyle=":", linewidth=1)
         panel.set(title=f"weights of {name}", xlabel="entity weight (mean 1)", ylabel=name)

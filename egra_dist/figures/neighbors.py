@@ -1,7 +1,7 @@
 """What the item graph is like: its degrees, whether modalities agree with it, some examples."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,12 @@ def agreement(edges: Csr, features: Mapping[str, Csr]) -> dict[str, float]:
     if not len(keys) or not features:
         return {}
     own = [slice(0, edges.num_rows)]
-    found = {
+    found: dict[str, NDArray[Any]] = {
         name: np.isin(keys, _keys(take_rows(graph, own)), assume_unique=True)
         for name, graph in features.items()
     }
     together = np.stack(list(found.values()))
-    found |= {"any": together.any(axis=0), "all": together.all(axis=0)}
+    found |= {"any": np.any(together, axis=0), "all": np.all(together, axis=0)}
     return {name: float(inside.mean()) for name, inside in found.items()}
 
 
@@ -99,7 +99,7 @@ def draw_item_graph(
     """
     figure, (left, right) = panels(2)
     most = max(int(values.max(initial=0)) for values in degrees.values())
-    bins = np.arange(0, most + 2, max(1, most // _NUM_BINS)) - 0.5
+    bins = (np.arange(0, most + 2, max(1, most // _NUM_BINS)) - 0.5).tolist()
     names = {"out": "neighbours of an item", "in": "items whose neighbour it is"}
     for color, (direction, values) in zip(COLORS, degrees.items(), strict=False):
         left.hist(values, bins=bins, color=color, alpha=0.6, label=names[direction])
@@ -135,8 +135,8 @@ def example_rows(catalog: Catalog, counts: NDArray[np.integer], graph: KnnGraph)
     for item in chosen:
         for rank, neighbor in enumerate(graph.neighbors[item, :_NUM_SHOWN]):
             if neighbor != NO_NEIGHBOR:
-                row = (str(names[int(item)]), int(counts[item]), rank + 1)
-                row += (str(names[int(neighbor)]), round(float(graph.scores[item, rank]), 4))
+                near = str(names[int(neighbor)]), round(float(graph.scores[item, rank]), 4)
+                row = (str(names[int(item)]), int(counts[item]), rank + 1, *near)
                 for column, value in zip(table.values(), row, strict=True):
                     column.append(value)
     return table

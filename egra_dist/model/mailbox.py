@@ -30,7 +30,7 @@ class Mailbox:
 
     def __init__(self, name: str) -> None:
         self._rank, self._num_ranks = dist.get_rank(), dist.get_world_size()
-        self._turn = 0
+        self.name, self._turn = f"egra-{name}", 0
         self._own = [_Segment(_path(name, self._rank, turn), is_new=True) for turn in range(2)]
         for segment in self._own:
             segment.grow(_FIRST_SIZE)

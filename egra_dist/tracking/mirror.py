@@ -3,6 +3,7 @@
 import fcntl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,8 @@ class Mirror:
         found = client.get_experiment_by_name(name)
         if found:
             for tag in _KIND.keys() - found.tags.keys():
-                client.set_experiment_tag(found.experiment_id, tag, _KIND[tag])
+                with suppress(MlflowException):  # who may record need not be allowed to
+                    client.set_experiment_tag(found.experiment_id, tag, _KIND[tag])
             return found.experiment_id
         try:
             return client.create_experiment(name, artifact_location=root, tags=_KIND)

@@ -55,7 +55,7 @@ def panels(number: int, height: float = 3.2, width: float = 4.6) -> tuple["Figur
     return figure, list(figure.subplots(1, number, squeeze=False)[0])
 
 
-def line_style(position: int) -> dict[str, str]:
+def line_style(position: int) -> dict[str, Any]:
     """Colour and dash of the line at a position, so that neighbours differ."""
     dash = DASHES[position // len(COLORS) % len(DASHES)]
     return {"color": COLORS[position % len(COLORS)], "linestyle": dash}

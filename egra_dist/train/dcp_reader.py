@@ -12,6 +12,8 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 
+from egra_dist.artifact import inside
+
 _DCP = "torch.distributed.checkpoint"
 _ALLOWED = {
     ("torch", "Size"),
@@ -51,7 +53,7 @@ class SafeReader(FileSystemReader):
         try:
             with path.open("rb") as file:
                 metadata = _Unpickler(file).load()
-            _check(metadata)
+            _check(metadata, Path(self.path))
         except FileNotFoundError:
             raise DamagedError(f"{path}: not there") from None
         except Exception as error:  # an arbitrary pickle raises arbitrary exceptions
@@ -69,10 +71,11 @@ class _Unpickler(pickle.Unpickler):
         raise DamagedError(f"{module}.{name} has no place in it")
 
 
-def _check(metadata: Any) -> None:
+def _check(metadata: Any, folder: Path) -> None:
     if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
         raise DamagedError("it is no description of tensors")
     for info in metadata.storage_data.values():
         path = info.relative_path
         if Path(path).name != path:
             raise DamagedError(f"{path!r} is outside of the folder")
+        inside(folder, folder / path)

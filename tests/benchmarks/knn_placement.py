@@ -17,20 +17,18 @@ import numpy as np
 import torch
 
 from egra_dist.graph.knn.kmeans import Centroids, train_cells
-from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.routing import (
     AROUND_FILE,
     CENTROIDS_FILE,
     AroundTask,
-    Reach,
     Router,
-    RouteTask,
 )
 from tests.benchmarks.knn_data import clustered
 
 LIST_SIZE = 1000
 NUM_AROUND = 128
 SAMPLE_PER_LIST = 32
+ROWS_AT_ONCE = 65_536
 
 
 def train(rows, num_lists, folder):
@@ -46,16 +44,22 @@ def train(rows, num_lists, folder):
 
 def margin_for(router, rows, lists_per_row):
     """The margin with which rows visit so many lists on average, their own included."""
-    gaps = router.route(torch.from_numpy(rows), NUM_AROUND)[1]
+    rows = torch.from_numpy(rows)
+    gaps = router.gaps(rows, router.own_lists(rows))
     return float(gaps.flatten().kthvalue(round(lists_per_row * len(rows))).values)
 
 
-def routed(rows, margin, folder):
+def routed(router, rows, margin):
     """List of each row, and rows and lists of all visits elsewhere."""
-    np.save(folder / PREPARED_FILE, rows)
-    found = RouteTask(0, len(rows), Reach(margin, NUM_AROUND), "cosine").run(folder)
-    own, away = found[: len(rows)], found[len(rows) :]
-    return own["list"], away["row"], away["list"]
+    own, guests, visited = [], [], []
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        block = torch.from_numpy(rows[first : first + ROWS_AT_ONCE])
+        lists = router.own_lists(block)
+        row, place = (router.gaps(block, lists)[:, 1:] <= margin).nonzero(as_tuple=True)
+        own.append(lists)
+        guests.append(row + first)
+        visited.append(router.around[lists[row], place + 1])
+    return tuple(torch.cat(parts).numpy() for parts in (own, guests, visited))
 
 
 def placed(work, num_workers):
@@ -101,10 +105,10 @@ def main():
         part = np.random.default_rng(2).choice(size, min(size, options.routed_rows), replace=False)
         rows = sample[np.sort(part)]
         scale = options.rows / len(rows)
-        table(router, rows, folder, scale, options)
+        table(router, rows, scale, options)
 
 
-def table(router, rows, folder, scale, options):
+def table(router, rows, scale, options):
     num_lists = len(router.centroids.lists)
     print(f"{options.rows:,} rows, {num_lists:,} lists, {options.workers} workers, million rows")
     print("| lists per row | placed | workers per row | work, most / mean "
@@ -113,7 +117,7 @@ def table(router, rows, folder, scale, options):
     dealt = np.random.default_rng(3).integers(0, options.workers, num_lists)
     for lists_per_row in options.lists_per_row:
         margin = margin_for(router, rows[:: max(1, len(rows) // 20_000)], lists_per_row)
-        lists, guests, visited = routed(rows, margin, folder)
+        lists, guests, visited = routed(router, rows, margin)
         sizes = np.bincount(lists, minlength=num_lists) * scale
         work = sizes * (sizes + np.bincount(visited, minlength=num_lists) * scale)
         for how, workers in (("bisection", placed(work, options.workers)), ("hashed", dealt)):

@@ -5,7 +5,9 @@
 The catalogues and graphs of ``tests.benchmarks.scale``. EGRA, one thread for each rank. First steps
 are run part after part, sampling too, for the CPU time of each part; then as a training runs them,
 with batches drawn ahead in the background, for the time on the clock. The first steps count for
-nothing: they read files into memory.
+nothing: they read files into memory. ``--one-core`` keeps a single rank, its background included,
+on one core, as each of two ranks has one; ``--set train.propagation.mode=exact`` measures exact
+steps.
 """
 
 import argparse
@@ -32,16 +34,19 @@ def main():
     parser.add_argument("--items", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=4)
+    parser.add_argument("--one-core", action="store_true")
     parser.add_argument("--folder", type=Path, help="of catalogues that scale has left")
     parser.add_argument("--set", nargs="*", default=[], dest="settings")
     arguments = parser.parse_args()
+    if arguments.one_core:
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for num_items in arguments.items:
         with tempfile.TemporaryDirectory() as folder:
             made = arguments.folder / str(num_items) if arguments.folder else Path(folder)
             if not arguments.folder:
-                scale.make(made, num_items)
+                list(scale.make(made, num_items))
             for num_ranks in arguments.ranks:
                 options = (made, arguments.steps, arguments.warm_up, arguments.settings)
                 print(row_of(num_items, measured(num_ranks, *options)), flush=True)
@@ -95,11 +100,13 @@ def measure(folder, num_steps, num_warm, settings):
 
 def by_part(parts, num_steps, num_warm):
     """CPU milliseconds of each part, and rows looked up, of a step in the mean."""
+    from egra_dist.train.propagation import Batch
+
     propagation = parts.propagation
     seconds, num_rows = Counter(), 0
     for step, shares in enumerate(islice(propagation._batches.epoch(0), num_steps + num_warm)):
         times = [time.process_time()]
-        batch = propagation._surround(shares, 0, step)
+        batch = propagation._surround(shares, 0, step) if is_sampled(parts) else Batch(shares)
         times.append(time.process_time())
         losses = parts.model.losses(propagation.rows(batch), batch.shares, step)
         times.append(time.process_time())
@@ -109,11 +116,15 @@ def by_part(parts, num_steps, num_warm):
         times.append(time.process_time())
         if step >= num_warm:
             seconds.update(dict(zip(PARTS, np.diff(times), strict=True)))
-            num_rows += sum(len(ids) for ids in batch.ids.values())
+            num_rows += sum(map(len, batch.ids.values())) if is_sampled(parts) else 0
     return {
         "rows": num_rows / num_steps,
         **{part: 1e3 * total / num_steps for part, total in seconds.items()},
     }
+
+
+def is_sampled(parts):
+    return parts.settings.propagation.mode == "sampled"
 
 
 def on_the_clock(parts, num_steps, num_warm):

@@ -22,9 +22,7 @@ def test_trials_are_selected_and_compared_and_show_schedule_and_figures(swept, f
         page.wait_for_text("Comparing 2 Runs from 1 Experiment")
         page.wait_for_text("train.optimizer.learning_rate")
         page.click_text("alignment/lambda", "a")
-        page.wait(
-            "location.hash.startsWith('#/metric') && document.querySelector('.js-plotly-plot')"
-        )
+        page.wait("location.hash.startsWith('#/metric')")
         lines = page.wait(
             "(() => { const d = document.querySelector('.js-plotly-plot')?.data || [];"
             " return d.length > 1 && d.map(l => [...l.y]); })()"

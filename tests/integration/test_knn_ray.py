@@ -27,7 +27,7 @@ from threading import Thread
 import ray
 
 def lose_a_node(cluster, node, work):
-    while not list(work.glob("*/visit/*.npy")):
+    while not list(work.glob("*/visit-*/*.npy")):
         time.sleep(0.01)
     cluster.remove_node(node)
     print("lost", flush=True)
@@ -133,7 +133,7 @@ def test_a_killed_worker_costs_its_task(local_ray, tmp_path, monkeypatch, settin
     assert np.array_equal(killed.neighbors, undisturbed(6000, settings).neighbors)
 
 
-@pytest.mark.parametrize(("settings", "stage"), [(SETTINGS, "visit"), (EXACT, "sweep")])
+@pytest.mark.parametrize(("settings", "stage"), [(SETTINGS, "visit-far"), (EXACT, "sweep")])
 def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path, settings, stage):
     np.save(tmp_path / "vectors.npy", clustered(12_000))
     command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), settings.model_dump_json()]

@@ -18,7 +18,7 @@ from egra_dist.graph.knn.audit import (
     sample_rows,
 )
 from egra_dist.graph.knn.routing import Reach
-from egra_dist.graph.knn.selfjoin import MAX_PROBES, SelfJoin
+from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.tasks import row_ranges, single_threaded
 
 _ROWS_PER_TASK = 131_072
@@ -65,7 +65,7 @@ class Auditor:
         enough = [pair for pair in recalls if _is_enough(pair[1], settings.recall)]
         margin, recall = enough[0] if enough else recalls[-1]
         counts = (gaps <= margin).sum(axis=1)
-        reach = Reach(margin, int(np.quantile(counts, _SHARE_UNCUT, method="higher")))
+        reach = Reach(max(0.0, margin), int(np.quantile(counts, _SHARE_UNCUT, method="higher")))
         num_rows, dim = self._join.rows.shape
         all_pairs = cost.sweep_seconds(num_rows, dim)
         routed = cost.routed_seconds(num_rows, dim, counts.mean(), settings)
@@ -91,7 +91,8 @@ class Auditor:
         rows, places = np.unique(np.append(self.sample, truth.ravel()), return_inverse=True)
         with single_threaded():
             wanted = torch.from_numpy(join.rows[np.maximum(rows, 0)])
-            probes, gaps = (part.numpy() for part in router.route(wanted, MAX_PROBES))
+            lists = router.own_lists(wanted)
+            probes, gaps = router.around[lists].numpy(), router.gaps(wanted, lists).numpy()
         own, theirs = places[: len(self.sample)], places[len(self.sample) :].reshape(truth.shape)
         parts = np.array_split(np.arange(len(own)), max(1, truth.size // _PAIRS_AT_ONCE))
         needed = np.concatenate(

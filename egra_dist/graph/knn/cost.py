@@ -10,6 +10,7 @@ from egra_dist.graph.knn.settings import KnnSettings
 _JOIN_PAIR = (0.9e-9, 9e-12)
 _SEARCH_PAIR = (0.8e-9, 22e-12)
 _PER_ROW = 4e-6
+_LIST_SIZE = 256
 _FEWEST_ROWS_TO_ROUTE = 256
 DIRECT_ROWS = 16_384
 """Rows up to which one process compares all with all at once."""
@@ -48,8 +49,13 @@ def routed_seconds(num_rows: int, dim: int, probes: float, settings: KnnSettings
 
 
 def list_size_of(num_rows: int, settings: KnnSettings) -> int:
-    """Rows per list: what the user said, else enough for k neighbours and a cheap routing."""
-    return settings.list_size or min(max(1000, 10 * settings.k), max(1, num_rows // 8))
+    """Rows per list: what the user said, else enough for k neighbours and a cheap routing.
+
+    Small lists let rows look more closely around them, but a row is compared with about the root
+    of the number of lists, and each list with all others.
+    """
+    wanted = max(_LIST_SIZE, 10 * settings.k, round(num_rows**0.5 / 10))
+    return settings.list_size or min(wanted, max(1, num_rows // 8))
 
 
 def direct_rows(settings: KnnSettings) -> int:

@@ -23,7 +23,7 @@ from egra_dist.graph.knn.meter import Meter, Progress
 from egra_dist.graph.knn.methods import Found
 from egra_dist.graph.knn.prepare import Prepared, prepare
 from egra_dist.graph.knn.routed import VisitorsTask, WithinTask, whole_lists
-from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin, in_prepared_order
+from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.tasks import Workers
@@ -49,13 +49,15 @@ class AppendWithinTask(WithinTask):
 class AppendTask(VisitorsTask):
     """Edges between rows of some lists and their visitors, one of them new."""
 
-    def sides(self, folder: Path, layout: Layout, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+    def sides(
+        self, folder: Path, members: NDArray, visitors: NDArray
+    ) -> Iterator[tuple[NDArray, NDArray]]:
         """New members and new visitors with all members, old visitors with new members."""
         is_new = np.load(folder / IS_NEW_FILE, mmap_mode="r")
-        members, visitors = layout.members(number), layout.visitors_of(number)
         new = members[is_new[members]]
         visits_new = is_new[visitors]
-        yield new, members
+        if self.round == 0:
+            yield new, members
         yield visitors[visits_new], members
         yield visitors[~visits_new], new
 
@@ -124,28 +126,36 @@ class _Append:
         layout = join.layout(reach)
         self._write_inputs(layout)
         edges = join.join_lists(layout, *self._tasks(layout))
-        ids, scores = in_prepared_order(layout, edges, settings.k)
+        ids, scores = join.in_prepared_order(edges)
         recall = audit.recall(scores)
         statistics = {
             "method": "appended",
             "reason": choice.reason,
             **recall.as_statistics(settings.recall),
-            **describe_lists(layout),
+            **describe_lists(layout, join.visits(layout)),
         }
         return Found(ids, scores, statistics)
 
-    def _tasks(self, layout: Layout) -> tuple[list[AppendWithinTask], list[AppendTask]]:
+    def _tasks(self, layout: Layout) -> tuple[list[AppendWithinTask], list[list[AppendTask]]]:
         settings = self._join.settings
         k, metric = settings.k, settings.metric
         is_new = np.load(self._join.folder / IS_NEW_FILE)
         new = np.diff(np.concatenate([[0], np.cumsum(is_new)])[layout.offsets]).astype(float)
-        sizes, visits = np.diff(layout.offsets), np.diff(layout.visitor_offsets)
-        work = new * (sizes + visits) + sizes * visits * is_new.mean() + 1
-        parts = whole_lists(work, PAIRS_PER_TASK)
-        return (
-            [AppendWithinTask(a, b, float((new * sizes)[a:b].sum()), k, metric) for a, b in parts],
-            [AppendTask(a, b, float(work[a:b].sum()), k, metric) for a, b in parts],
-        )
+        sizes = np.diff(layout.offsets)
+        own = new * sizes + 1
+        within = [
+            AppendWithinTask(first, last, float(own[first:last].sum()), k, metric)
+            for first, last in whole_lists(own, PAIRS_PER_TASK)
+        ]
+        works = own + self._join.visits(layout) * (new + sizes * is_new.mean())
+        visits = [
+            [
+                AppendTask(first, last, float(work[first:last].sum()), k, metric, number)
+                for first, last in whole_lists(work, PAIRS_PER_TASK)
+            ]
+            for number, work in enumerate(works)
+        ]
+        return within, visits
 
     def _write_inputs(self, layout: Layout) -> None:
         """Writes, by position, which rows are new and the edges of the others."""

@@ -21,7 +21,7 @@ from egra_dist.graph.knn.settings import Metric
 from egra_dist.graph.knn.tasks import RowsTask
 
 SAMPLE_FILE = "kmeans_sample.npy"
-SAMPLE_PER_LIST = 64
+SAMPLE_PER_LIST = 40
 SAMPLE_PER_CELL = 4096
 _ITERATIONS = 8
 _SMALLEST_SHARE = 0.15

@@ -1,4 +1,4 @@
-"""The rows in the order of their lists, and who visits which list."""
+"""The rows in the order of their lists."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,72 +19,45 @@ class Layout:
     Attributes:
         order: ``int64 [num_rows]`` prepared row at each position.
         offsets: ``int64 [num_lists + 1]`` where each list starts.
-        visitors: ``int32 [num_visits]`` positions of the rows that visit each list from
-            elsewhere, list after list.
-        visitor_offsets: ``int64 [num_lists + 1]`` where each list's visitors start.
     """
 
     order: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    visitors: NDArray[np.int32]
-    visitor_offsets: NDArray[np.int64]
 
     @property
     def num_lists(self) -> int:
         """Number of lists."""
         return len(self.offsets) - 1
 
-    @property
-    def list_of_position(self) -> NDArray[np.int64]:
-        """List of the row at each position: ``[num_rows]``."""
-        return np.repeat(np.arange(self.num_lists), np.diff(self.offsets))
-
     def members(self, number: int) -> NDArray[np.int64]:
         """Positions of the rows of a list."""
         return np.arange(*self.offsets[number : number + 2])
 
-    def visitors_of(self, number: int) -> NDArray[np.int32]:
-        """Positions of the rows that visit a list."""
-        first, last = self.visitor_offsets[number : number + 2]
-        return np.asarray(self.visitors[first:last])
-
     @classmethod
-    def of(cls, lists: NDArray[np.int32], visits: NDArray, num_lists: int) -> "Layout":
-        """Orders rows by list.
+    def of(cls, lists: NDArray[np.int32], num_lists: int) -> "Layout":
+        """Orders rows by list, ascending within each.
 
         Args:
             lists: ``int32 [num_rows]`` list of each prepared row.
-            visits: ``VISIT [num_visits]`` lists that prepared rows visit beside their own.
             num_lists: Number of lists.
         """
-        order, offsets = _by_list(lists, np.arange(len(lists)), num_lists)
-        position = np.empty(len(order), np.int32)
-        position[order] = np.arange(len(order))
-        visitors, visitor_offsets = _by_list(visits["list"], position[visits["row"]], num_lists)
-        return cls(order, offsets, visitors.astype(np.int32), visitor_offsets)
+        keys = lists * np.int64(2**32)
+        keys += np.arange(len(lists))
+        keys.sort()
+        keys &= np.int64(2**32 - 1)
+        sizes = np.bincount(lists, minlength=num_lists)
+        return cls(keys, np.concatenate([[0], np.cumsum(sizes)]))
 
     def save(self, folder: Path) -> None:
         """Writes one ``.npy`` per array."""
-        for name in ("order", "offsets", "visitors", "visitor_offsets"):
-            np.save(folder / f"{name}.npy", getattr(self, name))
+        np.save(folder / "order.npy", self.order)
+        np.save(folder / "offsets.npy", self.offsets)
 
     @classmethod
     def load(cls, folder: Path) -> "Layout":
         """Opens what :meth:`save` wrote, memory-mapped."""
-        names = ("order", "offsets", "visitors", "visitor_offsets")
+        names = ("order", "offsets")
         return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
-
-
-def _by_list(
-    lists: NDArray[np.int32], rows: NDArray, num_lists: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows list after list, ascending within each, and where each list starts."""
-    keys = lists * np.int64(2**32)
-    keys += rows
-    keys.sort()
-    keys &= np.int64(2**32 - 1)
-    sizes = np.bincount(lists, minlength=num_lists)
-    return keys, np.concatenate([[0], np.cumsum(sizes)])
 
 
 @dataclass(frozen=True)

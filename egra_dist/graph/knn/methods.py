@@ -16,14 +16,15 @@ from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.meter import Meter
 from egra_dist.graph.knn.projection import projected_join, rerank
 from egra_dist.graph.knn.routing import Reach
-from egra_dist.graph.knn.selfjoin import SelfJoin, in_prepared_order
+from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_lists
+from egra_dist.graph.knn.visits import ROUNDS
 
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_STEP = 2048
-_EXACT_REACH = Reach(float("inf"), 3)
+_EXACT_REACH = Reach(float("inf"), 4)
 _CANDIDATES_PER_NEIGHBOR = (4, 10)
 
 
@@ -73,8 +74,8 @@ def join_all(join: SelfJoin, choice: cost.Choice) -> Found:
         return _exact(join, choice)
     _expect(join, reach)
     layout, edges = join.routed(reach)
-    ids, scores = in_prepared_order(layout, edges, join.settings.k)
-    facts = describe_lists(layout)
+    ids, scores = join.in_prepared_order(edges)
+    facts = describe_lists(layout, join.visits(layout))
     return _audited(Found(ids, scores, facts), join, choice, audit.recall(scores))
 
 
@@ -83,8 +84,8 @@ def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
     _expect(join, _EXACT_REACH)
     sweep = cost.join_seconds(num_rows**2 / 2, dim)
     join.meter.expect({"sweep": sweep, "merge-all": num_rows * 2e-6})
-    layout, edges = join.routed(_EXACT_REACH)
-    ids, scores = in_prepared_order(layout, join.exact(edges), join.settings.k)
+    _, edges = join.routed(_EXACT_REACH)
+    ids, scores = join.in_prepared_order(join.exact(edges), "gather-all")
     return _audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
 
 
@@ -99,7 +100,7 @@ def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
             return _exact(join, chosen)
         _expect(narrow, reach)
         layout, edges = narrow.routed(reach)
-        ids, scores = rerank(join, in_prepared_order(layout, edges, narrow.settings.k)[0], factor)
+        ids, scores = rerank(join, narrow.in_prepared_order(edges)[0], factor)
         recall = audit.recall(scores)
         if recall.value >= settings.recall:
             break
@@ -107,7 +108,7 @@ def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
     facts = {
         "projected_dim": narrow.rows.shape[1],
         "num_candidates": narrow.settings.k,
-        **describe_lists(layout),
+        **describe_lists(layout, narrow.visits(layout)),
     }
     return _audited(Found(ids, scores, facts), join, chosen, recall)
 
@@ -123,11 +124,14 @@ def _audited(found: Found, join: SelfJoin, choice: cost.Choice, recall: Recall) 
 def _expect(join: SelfJoin, reach: Reach) -> None:
     num_rows, dim = join.rows.shape
     pairs = num_rows * cost.list_size_of(num_rows, join.settings)
+    elsewhere = cost.join_seconds(pairs * min(6, reach.max_probes - 1), dim)
     join.meter.expect(
         {
+            "assign": num_rows * 1e-6,
             "route": num_rows * 2e-6,
             "within": 2 * cost.join_seconds(pairs, dim),
-            "visit": cost.join_seconds(pairs * min(2, reach.max_probes - 1), dim),
-            "merge": num_rows * 2e-6,
+            **{f"visit-{name}": elsewhere / len(ROUNDS) for name in ROUNDS},
+            **{f"merge-{name}": num_rows * 1e-6 for name in ROUNDS},
+            "gather": num_rows * 5e-7,
         }
     )

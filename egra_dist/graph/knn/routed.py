@@ -22,6 +22,7 @@ from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
+from egra_dist.graph.knn.visits import visitors_of
 
 BOUNDS_FILE = "bounds.npy"
 _BASE_BLOCK = 2048
@@ -56,13 +57,13 @@ class WithinTask(ListsTask):
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``EDGE [rows of the lists, k]``, ids are positions."""
-        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
+        rows = opened(folder / ROWS_FILE)
         offsets = Layout.load(folder).offsets[self.first : self.last + 1]
         found = self.known(folder, int(offsets[0]), int(offsets[-1]))
         for start, stop in pairwise(offsets):
             wanted = torch.from_numpy(self.wanted(folder, int(start), int(stop)))
             if len(wanted):
-                members, ids = _tensor(rows[start:stop]), wanted + int(start)
+                members, ids = rows[start:stop].clone(), wanted + int(start)
                 part = search(members[wanted], members, self.k, self.metric, ids, int(start))
                 found[start - offsets[0] + wanted.numpy()] = part
         return found
@@ -78,21 +79,30 @@ class WithinTask(ListsTask):
 
 @dataclass(frozen=True)
 class VisitorsTask(ListsTask):
-    """A task on the rows of some lists and those that visit them."""
+    """A task on the rows of some lists and those that visit them.
+
+    Attributes:
+        round: Which visits: 0 for those of the nearest lists, 1 for all others.
+    """
+
+    round: int
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``PAIR`` records, rows and ids are positions."""
-        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
-        bounds = np.load(folder / BOUNDS_FILE, mmap_mode="r")
+        rows, bounds = opened(folder / ROWS_FILE), opened(folder / BOUNDS_FILE)
         layout = Layout.load(folder)
+        skipped = self.round * layout.num_lists
+        visitors = visitors_of(folder, self.first + skipped, self.last + skipped)
         found = []
-        for number in range(self.first, self.last):
-            for queries, base in self.sides(folder, layout, number):
+        for number, visiting in zip(range(self.first, self.last), visitors, strict=True):
+            for queries, base in self.sides(folder, layout.members(number), visiting):
                 found += edges_between(rows, bounds, queries, base, self.k, self.metric)
         return join_pairs(found)
 
     @abstractmethod
-    def sides(self, folder: Path, layout: Layout, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+    def sides(
+        self, folder: Path, members: NDArray, visitors: NDArray
+    ) -> Iterator[tuple[NDArray, NDArray]]:
         """Positions that are compared with each other, for one list."""
 
 
@@ -106,15 +116,16 @@ class VisitTask(VisitorsTask):
 
     part: tuple[int, int]
 
-    def sides(self, folder: Path, layout: Layout, number: int) -> Iterator[tuple[NDArray, NDArray]]:
+    def sides(
+        self, folder: Path, members: NDArray, visitors: NDArray
+    ) -> Iterator[tuple[NDArray, NDArray]]:
         """Part of the visitors, and the members."""
-        visitors = np.array_split(layout.visitors_of(number), self.part[1])[self.part[0]]
-        yield visitors, layout.members(number)
+        yield np.array_split(visitors, self.part[1])[self.part[0]], members
 
 
 def edges_between(
-    rows: NDArray[np.float32],
-    bounds: NDArray[np.float32],
+    rows: Tensor,
+    bounds: Tensor,
     queries: NDArray,
     base: NDArray,
     k: int,
@@ -123,8 +134,8 @@ def edges_between(
     """Edges, either way, that reach the bound of the row they start from.
 
     Args:
-        rows: ``[num_rows, dim]`` rows by position.
-        bounds: ``[num_rows]`` score that each row's k-th best neighbour reaches.
+        rows: ``float32 [num_rows, dim]`` rows by position.
+        bounds: ``float32 [num_rows]`` score that each row's k-th best neighbour reaches.
         queries: Positions of one side.
         base: Positions of the other side.
         k: Neighbours per row.
@@ -134,11 +145,13 @@ def edges_between(
         Positions, neighbours and scores, in pieces.
     """
     found = []
-    query_rows, query_bounds = _tensor(rows[queries]), _tensor(bounds[queries])
+    query_places = torch.from_numpy(queries)
+    query_rows, query_bounds = rows[query_places], bounds[query_places]
     query_side = Side(as_queries(query_rows, metric), as_products(query_bounds, metric))
     for start in range(0, len(base), _BASE_BLOCK):
         members = base[start : start + _BASE_BLOCK]
-        base_rows, base_bounds = _tensor(rows[members]), _tensor(bounds[members])
+        base_places = torch.from_numpy(members)
+        base_rows, base_bounds = rows[base_places], bounds[base_places]
         base_side = Side(as_base(base_rows, metric), as_products(base_bounds, metric))
         places, columns = join(query_side, base_side, k + 1)
         one, other = torch.from_numpy(places), torch.from_numpy(columns)
@@ -154,8 +167,9 @@ def edges_between(
     return found
 
 
-def _tensor(values: NDArray) -> Tensor:
-    return torch.from_numpy(np.array(values))
+def opened(path: Path) -> Tensor:
+    """The array of a ``.npy`` file, memory-mapped; what is written to it stays in this process."""
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def split_lists(work: NDArray, target: float) -> list[tuple[int, int, tuple[int, int]]]:
@@ -194,10 +208,15 @@ def within_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[
     ]
 
 
-def visit_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[VisitTask]:
-    """Tasks that join each list with its visitors."""
-    work = np.diff(layout.offsets) * np.diff(layout.visitor_offsets).astype(float)
+def visit_tasks(
+    layout: Layout, visits: NDArray[np.int64], k: int, metric: Metric, target: float
+) -> list[list[VisitTask]]:
+    """Tasks that join each list with its visitors, ``visits [num_rounds, num_lists]``, by round."""
+    works = np.diff(layout.offsets) * visits.astype(float)
     return [
-        VisitTask(first, last, float(work[first:last].sum()) / part[1], k, metric, part)
-        for first, last, part in split_lists(work, target)
+        [
+            VisitTask(first, last, float(work[first:last].sum()) / part[1], k, metric, number, part)
+            for first, last, part in split_lists(work, target)
+        ]
+        for number, work in enumerate(works)
     ]

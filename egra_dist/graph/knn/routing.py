@@ -1,11 +1,12 @@
 """Which lists a row visits: its own, and those with the next nearest centroids.
 
-A row descends to the nearest list of its nearest cell, then compares the lists whose centroids
-are nearest to that one: a hundred centroids or so, however many lists there are. The nearest of
-them is its own list. A row in the middle of its list needs no other, one at a border several:
-which others it visits is decided by how much further their centroids are, not by their number.
+A row's own list is the nearest among those of its three nearest cells. Of the lists around that
+one, some hundred however many there are, it visits others: a row in the middle of its list needs
+none, one at a border several. Which ones is decided by how much further their centroids are, not
+by their number.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from egra_dist.graph.knn.kmeans import Centroids, directions, nearest_centroid
+from egra_dist.graph.knn.kmeans import Centroids, directions
 from egra_dist.graph.knn.prepare import PREPARED_FILE
 from egra_dist.graph.knn.scoring import as_base, as_queries
 from egra_dist.graph.knn.settings import Metric
@@ -23,8 +24,8 @@ from egra_dist.graph.knn.tasks import RowsTask
 CENTROIDS_FILE = "centroids.npz"
 AROUND_FILE = "around.npy"
 _ROWS_AT_ONCE = 256
-VISIT = np.dtype([("row", np.int32), ("list", np.int32)])
-"""A prepared row, and a list that it visits."""
+_ASSIGNED_AT_ONCE = 16_384
+_CELLS_PER_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -60,38 +61,56 @@ class Router:
         around = torch.from_numpy(np.load(folder / AROUND_FILE)).long()
         return cls(Centroids.load(folder / CENTROIDS_FILE), around, metric)
 
-    def route(self, rows: Tensor, num_probes: int) -> tuple[Tensor, Tensor]:
-        """The nearest lists of each row.
+    def own_lists(self, rows: Tensor) -> Tensor:
+        """The nearest list of each row, among those of its nearest cells.
 
         Args:
             rows: ``float32 [num_rows, dim]`` prepared rows.
-            num_probes: Lists per row, at most as many as there are around a list.
 
         Returns:
-            ``int64 [num_rows, num_probes]`` lists, nearest first: the first is the row's own; and
-            ``float32`` how much less each scores than the first.
+            ``int64 [num_rows]``.
         """
         rows = directions(rows, self.metric)
-        entry = self._entry(rows)
-        probes = torch.empty(len(rows), min(num_probes, self.around.shape[1]), dtype=torch.int64)
-        scores = torch.empty(probes.shape)
-        base = as_base(self.centroids.lists, self.metric)
+        best = torch.full((len(rows),), -torch.inf)
+        own = torch.zeros(len(rows), dtype=torch.int64)
         queries = as_queries(rows, self.metric)
-        for number, members in _groups(entry):
-            candidates = self.around[number]
-            best = (queries[members] @ base[candidates].T).topk(probes.shape[1], dim=1)
-            probes[members], scores[members] = candidates[best.indices], best.values
-        return probes, scores[:, :1] - scores
+        base = as_base(self.centroids.lists, self.metric)
+        for cells in self._nearest_cells(queries):
+            for cell, members in _groups(cells):
+                first, last = self.centroids.offsets[cell : cell + 2].tolist()
+                found = (queries[members] @ base[first:last].T).max(1)
+                is_better = found.values > best[members]
+                members = members[is_better]
+                best[members] = found.values[is_better]
+                own[members] = found.indices[is_better] + first
+        return own
 
-    def _entry(self, rows: Tensor) -> Tensor:
-        """Nearest list of the nearest cell of each row: ``[num_rows]``."""
-        cell_of_row = nearest_centroid(rows, self.centroids.cells, self.metric)
-        entry = torch.empty_like(cell_of_row)
-        for cell, members in _groups(cell_of_row):
-            first, last = int(self.centroids.offsets[cell]), int(self.centroids.offsets[cell + 1])
-            lists = self.centroids.lists[first:last]
-            entry[members] = nearest_centroid(rows[members], lists, self.metric) + first
-        return entry
+    def _nearest_cells(self, queries: Tensor) -> Iterator[Tensor]:
+        """The nearest cell of each row, the next, and so on."""
+        scores = queries @ as_base(self.centroids.cells, self.metric).T
+        for _ in range(min(_CELLS_PER_ROW, scores.shape[1])):
+            nearest = scores.argmax(1)
+            yield nearest
+            scores.scatter_(1, nearest[:, None], -torch.inf)
+
+    def gaps(self, rows: Tensor, own: Tensor) -> Tensor:
+        """How much less the lists around a row's own score than that.
+
+        Args:
+            rows: ``float32 [num_rows, dim]`` prepared rows.
+            own: ``int64 [num_rows]`` list of each.
+
+        Returns:
+            ``float32 [num_rows, num_around]``, in the order of ``around``: 0 for the own list,
+            less for a list that is nearer than that.
+        """
+        queries = as_queries(directions(rows, self.metric), self.metric)
+        base = as_base(self.centroids.lists, self.metric)
+        gaps = torch.empty(len(rows), self.around.shape[1])
+        for number, members in _groups(own):
+            scores = queries[members] @ base[self.around[number]].T
+            gaps[members] = scores[:, :1] - scores
+        return gaps
 
 
 @dataclass(frozen=True)
@@ -107,45 +126,35 @@ class AroundTask(RowsTask):
     metric: Metric
 
     def run(self, folder: Path) -> NDArray:
-        """Returns ``int32 [last - first, num_around]``, nearest first."""
+        """Returns ``int32 [last - first, num_around]``, itself first, then the nearest."""
         lists = Centroids.load(folder / CENTROIDS_FILE).lists
         base = as_base(lists, self.metric).T
         num_around = min(self.num_around, len(lists))
-        around = [
-            (as_queries(part, self.metric) @ base).topk(num_around, dim=1).indices
-            for part in lists[self.first : self.last].split(_ROWS_AT_ONCE)
-        ]
-        return torch.cat(around).int().numpy()
+        around = np.empty((self.last - self.first, num_around), np.int32)
+        for start in range(self.first, self.last, _ROWS_AT_ONCE):
+            own = torch.arange(start, min(start + _ROWS_AT_ONCE, self.last))
+            scores = as_queries(lists[own], self.metric) @ base
+            scores[torch.arange(len(own)), own] = torch.inf
+            around[own - self.first] = scores.topk(num_around, dim=1).indices
+        return around
 
 
 @dataclass(frozen=True)
-class RouteTask(RowsTask):
-    """Routes a range of prepared rows.
+class AssignTask(RowsTask):
+    """Finds the own lists of a range of prepared rows.
 
     Attributes:
-        reach: Which lists a row visits.
         metric: Similarity.
     """
 
-    reach: Reach
     metric: Metric
 
     def run(self, folder: Path) -> NDArray:
-        """Returns ``VISIT`` records: each row's own list, then all that rows visit elsewhere."""
+        """Returns ``int32 [last - first]``."""
         rows = np.load(folder / PREPARED_FILE, mmap_mode="r")[self.first : self.last]
         router = Router.load(folder, self.metric)
-        probes, gaps = router.route(torch.from_numpy(np.array(rows)), self.reach.max_probes)
-        own = as_visits(np.arange(self.first, self.last), probes[:, 0].numpy())
-        row, place = (gaps[:, 1:] <= self.reach.margin).nonzero(as_tuple=True)
-        away = as_visits(row.numpy() + self.first, probes[row, place + 1].numpy())
-        return np.concatenate([own, away])
-
-
-def as_visits(rows: NDArray, lists: NDArray | int) -> NDArray:
-    """Rows and lists ``[num_visits]`` as ``VISIT`` records."""
-    visits = np.empty(len(rows), VISIT)
-    visits["row"], visits["list"] = rows, lists
-    return visits
+        parts = torch.from_numpy(np.array(rows)).split(_ASSIGNED_AT_ONCE)
+        return torch.cat([router.own_lists(part) for part in parts]).int().numpy()
 
 
 def _groups(labels: Tensor) -> list[tuple[int, Tensor]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from egra_dist.graph.knn.cost import list_size_of
-from egra_dist.graph.knn.edges import MergeTask, read_edges
+from egra_dist.graph.knn.edges import EDGE, MergeTask, read_edges
 from egra_dist.graph.knn.kmeans import Centroids, train_cells
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout, PlaceTask
 from egra_dist.graph.knn.meter import Meter
@@ -22,21 +22,28 @@ from egra_dist.graph.knn.routing import (
     AROUND_FILE,
     CENTROIDS_FILE,
     AroundTask,
+    AssignTask,
     Reach,
     Router,
-    RouteTask,
-    as_visits,
 )
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.sweep import sweep_tasks
-from egra_dist.graph.knn.tasks import Task, Workers, row_ranges, run_tasks, single_threaded
+from egra_dist.graph.knn.tasks import (
+    RowsTask,
+    Task,
+    Workers,
+    row_ranges,
+    run_tasks,
+    single_threaded,
+)
+from egra_dist.graph.knn.visits import ROUNDS, RouteTask, count_visits
 
 ROWS_PER_TASK = 65_536
-_MERGED_ROWS = 16_384
+_MERGED_ROWS = 65_536
 _LISTS_PER_TASK = 4096
 PAIRS_PER_TASK = 2.5e8
 _HEAD_ROWS = 4096
-MAX_PROBES = 128
+MAX_PROBES = 256
 EdgeFiles = tuple[tuple[int, Path], ...]
 
 
@@ -110,27 +117,37 @@ class SelfJoin:
         layout = self.layout(reach)
         k, metric = self.settings.k, self.settings.metric
         within = within_tasks(layout, k, metric, PAIRS_PER_TASK)
-        visits = visit_tasks(layout, k, metric, PAIRS_PER_TASK)
+        visits = visit_tasks(layout, self.visits(layout), k, metric, PAIRS_PER_TASK)
         return layout, self.join_lists(layout, within, visits)
 
+    def visits(self, layout: Layout) -> NDArray[np.int64]:
+        """Rows that visit each list from elsewhere: ``[num_rounds, num_lists]``."""
+        return count_visits(self.folder, layout.num_lists)
+
     def join_lists(
-        self, layout: Layout, within: Sequence[ListsTask], visits: Sequence[ListsTask]
+        self,
+        layout: Layout,
+        within: Sequence[ListsTask],
+        visits: Sequence[Sequence[ListsTask]],
     ) -> EdgeFiles:
-        """Joins rows with their own list, and then, given those bounds, with their visitors.
+        """Joins rows with their own list, and then with those that they visit.
 
         Args:
             layout: The lists.
             within: Tasks that return ``EDGE`` arrays of all rows, list by list.
-            visits: Tasks that return ``PAIR`` records.
+            visits: For each round, tasks that return ``PAIR`` records given the bounds that the
+                edges found before have.
 
         Returns:
             Files of ``EDGE`` arrays by position.
         """
         paths = self.run("within", within)
         starts = [int(layout.offsets[task.first]) for task in within]
-        edges = tuple(zip(starts, paths, strict=True))
-        self.write_bounds(edges)
-        return self.merge("merge", edges, self.run("visit", visits))
+        edges: EdgeFiles = tuple(zip(starts, paths, strict=True))
+        for name, tasks in zip(ROUNDS, visits, strict=True):
+            self.write_bounds(edges)
+            edges = self.merge(f"merge-{name}", edges, self.run(f"visit-{name}", tasks))
+        return edges
 
     def exact(self, edges: EdgeFiles) -> EdgeFiles:
         """Joins all pairs, given the edges of :meth:`routed`."""
@@ -139,32 +156,24 @@ class SelfJoin:
         return self.merge("merge-all", edges, self.run("sweep", sweep))
 
     def layout(self, reach: Reach) -> Layout:
-        """Routes all rows and stores them list by list."""
-        tasks = [
-            RouteTask(*rows, reach, self.settings.metric)
-            for rows in row_ranges(len(self.rows), ROWS_PER_TASK)
-        ]
+        """Stores all rows list by list, and finds which other lists they visit."""
+        metric = self.settings.metric
+        ranges = row_ranges(len(self.rows), ROWS_PER_TASK)
         router = self.router()
-        paths = self.run("route", tasks)
+        paths = self.run("assign", [AssignTask(*rows, metric) for rows in ranges])
         if not (self.folder / ROWS_FILE).exists():
-            self._arrange(paths, len(router.centroids.lists)).save(self.folder)
+            lists = np.concatenate([np.load(path) for path in paths])
+            self._arranged(lists, len(router.centroids.lists)).save(self.folder)
             _allocate(self.folder / ROWS_FILE, self.rows.shape)
-        self.run("place", [PlaceTask(*rows) for rows in row_ranges(len(self.rows), ROWS_PER_TASK)])
+        self.run("place", [PlaceTask(*rows) for rows in ranges])
+        self.run("route", [RouteTask(*rows, reach, metric) for rows in ranges])
         return Layout.load(self.folder)
 
-    def _arrange(self, routes: Sequence[Path], num_lists: int) -> Layout:
-        """The layout that follows from the routes of all rows, and from the head."""
-        parts = [np.load(path, mmap_mode="r") for path in routes]
-        sizes = [last - first for first, last in row_ranges(len(self.rows), ROWS_PER_TASK)]
-        lists = np.concatenate([part["list"][:n] for part, n in zip(parts, sizes, strict=True)])
-        visits = [part[n:] for part, n in zip(parts, sizes, strict=True)]
+    def _arranged(self, lists: NDArray[np.int32], num_lists: int) -> Layout:
+        """The layout that follows from the list of each row, with a list for the head."""
         head = self.head()
-        if len(head):
-            lists[head] = num_lists
-            others = np.setdiff1d(np.arange(len(lists)), head, assume_unique=True)
-            visits.append(as_visits(others, num_lists))
-            num_lists += 1
-        return Layout.of(lists, np.concatenate(visits), num_lists)
+        lists[head] = num_lists
+        return Layout.of(lists, num_lists + (len(head) > 0))
 
     def write_bounds(self, edges: EdgeFiles) -> None:
         """Writes the score of every row's last edge."""
@@ -180,15 +189,28 @@ class SelfJoin:
         paths = self.run(stage, tasks)
         return tuple((task.first, path) for task, path in zip(tasks, paths, strict=True))
 
+    def in_prepared_order(
+        self, edges: EdgeFiles, stage: str = "gather"
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Neighbours and scores ``[num_rows, k]`` of the prepared rows, from those by position."""
+        name = f"{stage}-edges.npy"
+        shape = len(self.rows), self.settings.k
+        if not (self.folder / name).exists():
+            _allocate(self.folder / name, shape, EDGE)
+        ranges = row_ranges(len(self.rows), ROWS_PER_TASK)
+        self.run(stage, [OrderTask(*rows, edges, name) for rows in ranges])
+        found = np.load(self.folder / name, mmap_mode="r")
+        return np.ascontiguousarray(found["id"]), np.ascontiguousarray(found["score"])
+
     def run(self, stage: str, tasks: Sequence[Task]) -> list[Path]:
         """Runs the tasks of a stage; see :func:`~egra_dist.graph.knn.tasks.run_tasks`."""
         with self.meter.stage(stage, sum(task.weight for task in tasks)) as on_done:
             return run_tasks(stage, tasks, self.folder, self.workers, on_done)
 
 
-def _allocate(path: Path, shape: tuple[int, int]) -> None:
+def _allocate(path: Path, shape: tuple[int, int], dtype: DTypeLike = np.float32) -> None:
     partial = path.with_suffix(".partial")
-    np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+    np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
     partial.replace(path)
 
 
@@ -199,17 +221,24 @@ def _save(path: Path, array: NDArray) -> None:
     partial.replace(path)
 
 
-def in_prepared_order(
-    layout: Layout, edges: EdgeFiles, k: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Neighbours and scores ``[num_rows, k]`` of the prepared rows, from those by position."""
-    num_rows = len(layout.order)
-    ids = np.empty((num_rows, k), np.int32)
-    scores = np.empty((num_rows, k), np.float32)
-    order = np.asarray(layout.order)
-    for first in range(0, num_rows, ROWS_PER_TASK):
-        last = min(num_rows, first + ROWS_PER_TASK)
-        part = read_edges(edges, first, last)
-        ids[order[first:last]] = np.where(part["id"] < 0, -1, order[part["id"]])
-        scores[order[first:last]] = part["score"]
-    return ids, scores
+@dataclass(frozen=True)
+class OrderTask(RowsTask):
+    """Writes the edges in a range of positions where their prepared rows have their place.
+
+    Attributes:
+        edges: Files of ``EDGE`` arrays by position, and the first row of each.
+        found: Folder-relative file of ``EDGE [num_rows, k]`` by prepared row.
+    """
+
+    edges: EdgeFiles
+    found: str
+
+    def run(self, folder: Path) -> NDArray:
+        """Returns nothing: as :class:`~egra_dist.graph.knn.layout.PlaceTask`."""
+        order = np.load(folder / "order.npy", mmap_mode="r")
+        part = read_edges(self.edges, self.first, self.last)
+        part["id"] = np.where(part["id"] < 0, -1, order[part["id"]])
+        found = np.load(folder / self.found, mmap_mode="r+")
+        found[order[self.first : self.last]] = part
+        found.flush()
+        return np.empty(0)

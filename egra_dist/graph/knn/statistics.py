@@ -39,12 +39,12 @@ def describe_graph(neighbors: NDArray[np.int32], num_usable: int) -> dict[str, A
     }
 
 
-def describe_lists(layout: Layout) -> dict[str, Any]:
+def describe_lists(layout: Layout, visits: NDArray[np.int64]) -> dict[str, Any]:
     """Number of lists and how unequal they are: 1 when all are of one size."""
     sizes = np.diff(layout.offsets).astype(float)
     return {
         "num_lists": layout.num_lists,
-        "lists_per_row": 1 + len(layout.visitors) / max(1, len(layout.order)),
+        "lists_per_row": 1 + int(visits.sum()) / max(1, len(layout.order)),
         "largest_list": int(sizes.max()),
         "list_skew": float(len(sizes) * (sizes**2).sum() / sizes.sum() ** 2),
     }

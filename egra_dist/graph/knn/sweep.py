@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from egra_dist.graph.knn.edges import join_pairs
 from egra_dist.graph.knn.layout import ROWS_FILE
-from egra_dist.graph.knn.routed import BOUNDS_FILE, edges_between
+from egra_dist.graph.knn.routed import BOUNDS_FILE, edges_between, opened
 from egra_dist.graph.knn.settings import Metric
 
 _LARGEST_BLOCK = 32_768
@@ -45,8 +45,7 @@ class SweepTask:
 
     def run(self, folder: Path) -> NDArray:
         """Returns ``PAIR`` records, rows and ids are positions."""
-        rows = np.load(folder / ROWS_FILE, mmap_mode="r")
-        bounds = np.load(folder / BOUNDS_FILE, mmap_mode="r")
+        rows, bounds = opened(folder / ROWS_FILE), opened(folder / BOUNDS_FILE)
         one, other = np.arange(*self.queries), np.arange(*self.base)
         found = edges_between(rows, bounds, one, other, self.k, self.metric)
         return join_pairs(found)
