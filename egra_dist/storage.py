@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from egra_dist.artifact import MANIFEST, parse_manifest
+from egra_dist.artifact import MANIFEST, Artifact, parse_manifest, partial_folder
 from egra_dist.errors import UserError
 from egra_dist.lock import locked
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
 _log = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+"""The folder of a training's artifact that is there before it is finished."""
 _NUM_THREADS = 8
 _CHUNK = 8 << 20
 _OBJECT_STORES = {"s3", "gcs", "abfs"}
@@ -192,6 +194,45 @@ def _join(*names: str) -> str:
 def is_uri(text: str) -> bool:
     """Whether it names something beyond the local file system."""
     return "://" in text
+
+
+def fetch_artifact(kept: Storage, folder: Path, digest: str, resumable: bool) -> None:
+    """Gets an artifact from where it is kept; else, of a training, its checkpoints.
+
+    Args:
+        kept: Where it would be.
+        folder: Where it is to stand.
+        digest: Which one is wanted.
+        resumable: Whether the stage goes on in what is not finished.
+
+    Raises:
+        UserError: If it is there and cannot be read.
+    """
+    if kept.fetch(folder, digest) or not resumable:
+        return
+    checkpoints = partial_folder(folder) / CHECKPOINTS
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    kept.at(CHECKPOINTS).fetch(checkpoints)
+
+
+def push_artifact(kept: Storage, artifact: Artifact) -> None:
+    """Keeps a finished artifact, unless it is there; its checkpoints were copied when written."""
+
+    def push() -> None:
+        if kept.digest() != artifact.digest:
+            files = [path for path in artifact.folder.rglob("*") if path.is_file()]
+            own = [p for p in files if p.relative_to(artifact.folder).parts[0] != CHECKPOINTS]
+            kept.push(artifact.folder, own)
+
+    attempt(push)
+
+
+def attempt(push: Callable[[], object]) -> None:
+    """What cannot be kept elsewhere now is warned of; the same command tries again."""
+    try:
+        push()
+    except UserError as error:
+        _log.warning("not copied: %s", error)
 
 
 def _in_threads(work: Callable[[Any], object], items: Iterable[Any]) -> None:

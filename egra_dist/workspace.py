@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +14,6 @@ from egra_dist.artifact import (
     build,
     digest_of,
     is_finished,
-    partial_folder,
     write_json,
 )
 from egra_dist.catalog.catalog import Catalog
@@ -27,12 +24,11 @@ from egra_dist.cluster.tasks import on_every_node
 from egra_dist.config import Config
 from egra_dist.errors import UserError
 from egra_dist.redaction import redacted
-from egra_dist.storage import Storage
-from egra_dist.tracking.client import SQLITE_FILE, snapshot
+from egra_dist.storage import CHECKPOINTS, Storage, fetch_artifact, push_artifact
 from egra_dist.tracking.datasets import dataset
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.facts import facts, packages
-from egra_dist.tracking.ledger import LEDGER
+from egra_dist.tracking.kept import fetch_record, push_record
 from egra_dist.tracking.names import numbers_and_words
 
 _log = logging.getLogger(__name__)
@@ -42,8 +38,6 @@ ARTIFACTS = "artifacts.json"
 """Names, in a run folder, the catalogue and the artifact of each stage so far: finished, or being
 made."""
 ARTIFACTS_FOLDER = "artifacts"
-CHECKPOINTS = "checkpoints"
-RECORD = (LEDGER, SQLITE_FILE)
 
 
 class Workspace:
@@ -91,7 +85,8 @@ class Workspace:
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
         self._tags = {**self._own_tags(), **_own(tags or {})}
-        self._fetch_record()
+        if storage:
+            fetch_record(storage, self.folder)
         self.experiment = self._open_experiment(tags or {})
 
     def __enter__(self) -> Self:
@@ -104,7 +99,8 @@ class Workspace:
 
     def __exit__(self, *error: Any) -> None:
         self._resources.__exit__(*error)
-        self._push_record()
+        if self.storage:
+            push_record(self.storage, self.folder)
 
     def connect(self) -> None:
         """Makes sure that there is a Ray session; it ends with the workspace."""
@@ -150,11 +146,11 @@ class Workspace:
         self._places[kind] = str(folder)
         write_json(self.folder / ARTIFACTS, self._places)
         if stored and not is_finished(folder, kind, digest):
-            _fetch(stored, folder, digest, resumable)
+            fetch_artifact(stored, folder, digest, resumable)
         artifact = build(folder, kind, settings, digests, record, resumable)
-        if stored:
-            _push(stored, artifact)
-            self._push_record()
+        if stored and self.storage:
+            push_artifact(stored, artifact)
+            push_record(self.storage, self.folder)
         return artifact
 
     def stored(self, name: str) -> Storage | None:
@@ -165,28 +161,6 @@ class Workspace:
         """Where the checkpoints of a training that is being made are kept."""
         name = Path(self._places[stage]).name
         return self.stored(f"{ARTIFACTS_FOLDER}/{name}/{CHECKPOINTS}")
-
-    def _fetch_record(self) -> None:
-        """Goes on with the record of a run folder that was lost."""
-        for name in RECORD:
-            path = self.folder / name
-            content = None if self.storage is None or path.exists() else self.storage.read(name)
-            if content is not None:
-                path.write_bytes(content)
-
-    def _push_record(self) -> None:
-        """The settings, the figures, and the record in MLflow as far as it is in the run folder."""
-        storage = self.storage
-        if storage is None:
-            return
-        with tempfile.TemporaryDirectory() as name:
-            copies = Path(name)
-            for file in (CONFIG, "metrics.json", LEDGER):
-                if (self.folder / file).exists():
-                    shutil.copy(self.folder / file, copies)
-            if (self.folder / SQLITE_FILE).exists():
-                snapshot(self.folder / SQLITE_FILE, copies / SQLITE_FILE)
-            _attempt(lambda: storage.push(copies, copies.iterdir()))
 
     def recorded(
         self, make: Callable[[Path], Mapping[str, Any]], group: str
@@ -245,32 +219,3 @@ def _as_dataset(artifact: Artifact) -> dict[str, str]:
     manifest = artifact.manifest
     source = str(artifact.folder)
     return dataset(manifest.kind, manifest.digest, source, {}, manifest.counts, "input")
-
-
-def _fetch(stored: Storage, folder: Path, digest: str, resumable: bool) -> None:
-    """Gets an artifact from where it is kept; else, of a training, its checkpoints."""
-    if stored.fetch(folder, digest) or not resumable:
-        return
-    checkpoints = partial_folder(folder) / CHECKPOINTS
-    checkpoints.parent.mkdir(parents=True, exist_ok=True)
-    stored.at(CHECKPOINTS).fetch(checkpoints)
-
-
-def _push(stored: Storage, artifact: Artifact) -> None:
-    """Keeps a finished artifact, unless it is there; its checkpoints are there already."""
-
-    def push() -> None:
-        if stored.digest() != artifact.digest:
-            files = [path for path in artifact.folder.rglob("*") if path.is_file()]
-            own = [p for p in files if p.relative_to(artifact.folder).parts[0] != CHECKPOINTS]
-            stored.push(artifact.folder, own)
-
-    _attempt(push)
-
-
-def _attempt(push: Callable[[], object]) -> None:
-    """What cannot be kept elsewhere now is warned of; the same command tries again."""
-    try:
-        push()
-    except UserError as error:
-        _log.warning("not copied: %s", error)
