@@ -12,7 +12,7 @@ LOCKS := requirements/$(VARIANT).lock requirements/dev.lock
 INSTALLED := .venv/.installed-$(VARIANT)
 ENCODERS := .venv/.installed-encoders
 
-.PHONY: help install demo test lint results
+.PHONY: help install demo test lint docs results screenshots
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -22,17 +22,25 @@ install: $(INSTALLED) ## Install everything, pinned, into .venv (CUDA build if t
 demo: $(INSTALLED) ## Train and compare four models on a synthetic catalogue, in a few minutes.
 	@$(BIN)/egra-dist demo
 
+# Files go to two processes, those that take longest first.
 test: $(ENCODERS) ## Run the tests.
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
 	@$(BIN)/python -m tests.benchmarks.quality
+
+screenshots: $(INSTALLED) ## Train a small search and photograph it for docs/images (needs Chromium).
+	@$(BIN)/python -m tests.screenshots
 
 lint: $(INSTALLED) ## Check format, style, types and import direction.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED) ## Build the documentation into build/site; a broken link or anchor fails.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open build/site/index.html (search needs a server: python -m http.server -d build/site)."
 
 # torch comes with what its wheel asks for; the rest without, as the locks are complete and
 # torchrec's metadata asks for the CUDA build of fbgemm on every machine.

@@ -29,7 +29,14 @@ REVISIONS = {"knn": 2, "knn-work": 2}
 """Raised when what a kind is made of changes for the same settings and its folders stay readable:
 they are then made anew, and others are not."""
 MANIFEST = "manifest.json"
-_WRITE_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_WRITE_FAILURES = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+}
 
 
 @dataclass(frozen=True)
@@ -83,17 +90,55 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_text())
-        manifest = Manifest(**fields)
-    except FileNotFoundError:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: not a {kind} folder (it has no {MANIFEST})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not a readable manifest: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: not a readable manifest: {error.strerror}") from None
+    manifest = parse_manifest(content, str(path))
     if manifest.kind != kind:
         raise UserError(f"{path}: kind is {manifest.kind!r}, expected {kind!r}")
     if manifest.schema != SCHEMA_VERSION:
         raise UserError(f"{path}: schema is {manifest.schema}, this version reads {SCHEMA_VERSION}")
     return manifest
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Reads the content of a ``manifest.json``.
+
+    Raises:
+        UserError: Naming ``where``, if it is not one.
+    """
+    try:
+        return _checked(Manifest(**json.loads(content)))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: not a readable manifest: {reason}") from None
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    for name in ("kind", "digest"):
+        if not isinstance(getattr(manifest, name), str):
+            raise TypeError(f"{name} must be a text")
+    for name in ("settings", "inputs", "counts"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise TypeError(f"{name} must be an object")
+    return manifest
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The path, unless it leads out of a folder, by ``..`` or by a link.
+
+    Raises:
+        UserError: If it does.
+    """
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that cannot be
+        is_inside = False
+    if not is_inside:
+        raise UserError(f"{path}: leads out of {folder}")
+    return path
 
 
 def is_finished(folder: Path, kind: str, digest: str) -> bool:
@@ -126,7 +171,7 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
     """
     partial = partial_folder(folder)
     try:
-        with _write_failures_named(folder):
+        with write_failures_named(folder):
             if not keep_partial and partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
@@ -138,8 +183,15 @@ def writing(folder: Path, keep_partial: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _write_failures_named(folder: Path) -> Iterator[None]:
-    """A full or read-only disk is the user's to mend."""
+def write_failures_named(folder: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend.
+
+    Args:
+        folder: What is written in the block.
+
+    Raises:
+        UserError: If it cannot be.
+    """
     try:
         yield
     except OSError as error:
@@ -190,7 +242,7 @@ def build(
     if not is_finished(folder, kind, digest):
         lock = folder.with_name(f".{folder.name}.lock")
         waiting_for = f"{kind}: another process makes {folder}"
-        with _write_failures_named(folder), locked(lock, waiting_for):
+        with write_failures_named(folder), locked(lock, waiting_for):
             if not is_finished(folder, kind, digest):
                 return _make(
                     folder, Manifest(kind, digest, dict(settings), dict(inputs)), make, resumable

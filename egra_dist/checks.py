@@ -1,8 +1,10 @@
 """What cannot work, found before anything is written."""
 
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_files
 from egra_dist.config import STAGES, Config, ItemGraphSettings, ModelSettings, modality_shares
 from egra_dist.errors import UserError
+from egra_dist.extension import load_own, own_names
 
 
 def check_run(config: Config, catalog: Catalog, last_stage: str) -> None:
@@ -15,13 +17,18 @@ def check_run(config: Config, catalog: Catalog, last_stage: str) -> None:
 
     Raises:
         UserError: If the stage or a modality is not known, the validation split is empty, or a
-            model or an item graph needs modalities that there are not.
+            model or an item graph needs modalities that there are not, or code of the user's own
+            cannot be imported.
     """
     check_stage(last_stage)
     if catalog.num_interactions("valid") == 0:
         raise UserError(f"{catalog.path}: the validation split is empty; it selects the best state")
     for stage, training in config.trainings.items():
         _check_model(stage, training.model, catalog)
+        for where, name in own_names(training.model_dump()):
+            load_own(name, f"{stage}.{where}")
+        if training.warm_start is not None:
+            exported_files(training.warm_start)
     for graph in config.item_graphs.values():
         _check_item_graph(graph, catalog)
 

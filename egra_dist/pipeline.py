@@ -13,25 +13,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from egra_dist.artifact import Artifact, write_json
-from egra_dist.catalog.catalog import Catalog, Entities
+from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.exported import exported_identity
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.exports import export
+from egra_dist.extension import code_digests
+from egra_dist.figures.record import FigureLog
 from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
-from egra_dist.results import collect, flat_metrics
-from egra_dist.serve.export import export_vectors
+from egra_dist.results import collect, curves, flat_metrics
+from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
-from egra_dist.train.task import GraphPaths, Recording, Task
+from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
 
+_GRAPHS = ("graphs", "knn", "merge")
 _INTERACTIONS_WORTH_RAY = 20_000_000
 """Below it one process makes the behaviour graph in about the time that Ray takes to start."""
 
@@ -44,6 +47,7 @@ def run_pipeline(
     verbosity: int = 0,
     artifacts: Path | None = None,
     tags: Mapping[str, str] | None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:
     """Applies a configuration to a catalogue: what is not yet done, up to ``last_stage``.
 
@@ -55,6 +59,7 @@ def run_pipeline(
         verbosity: 0, or more to see what the libraries say.
         artifacts: Where the results of stages are kept; see :class:`Workspace`.
         tags: More tags of the run in MLflow.
+        storage: Where results and checkpoints are copied to, and come from; see :mod:`storage`.
 
     Returns:
         What stands in ``metrics.json``; empty when the evaluation was not reached.
@@ -64,7 +69,7 @@ def run_pipeline(
             catalogue, see :func:`check_run`.
     """
     check_run(config, catalog, last_stage)
-    with Workspace(config, catalog, out, verbosity, artifacts, tags) as workspace:
+    with Workspace(config, catalog, out, verbosity, artifacts, tags, storage=storage) as workspace:
         pipeline = Pipeline(workspace)
         for name, stage in pipeline.stages.items():
             stage()
@@ -82,6 +87,7 @@ class Pipeline:
         self._catalog = workspace.catalog
         self._artifacts: dict[str, Artifact] = {}
         self._trained: dict[str, Task] = {}
+        self._figures = FigureLog(workspace.experiment, workspace.config.tracking.figures)
         self.metrics: dict[str, Any] = {}
 
     @property
@@ -121,7 +127,8 @@ class Pipeline:
             self._workspace.recorded(
                 lambda folder: write_graphs(
                     self._catalog, modalities, k, folder, connect, self._map()
-                )
+                ),
+                "graph",
             ),
             resumable=True,
         )
@@ -161,21 +168,26 @@ class Pipeline:
         recipe = {**knn.model_dump(mode="json"), **source.recipe()}
         inputs = ("pretrain",) if settings.is_pretrained else ()
         make = self._workspace.recorded(
-            partial(write_neighbors, source, connect=self._workspace.connect)
+            partial(write_neighbors, source, connect=self._workspace.connect), "neighbors"
         )
         self._build(kind, recipe, (*inputs, "features"), make, resumable=True)
 
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
         """Leaves the behaviour graph with those neighbours in it."""
         graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
-        self._build(
-            kind,
-            settings.model_dump(mode="json", include={"direction", "weight", "beta"}),
-            ("graphs", knn),
-            lambda folder, _: write_merged(
-                graphs / "plain", neighbors, settings, folder, self._map()
-            ),
+        write = self._workspace.recorded(
+            lambda folder: write_merged(graphs / "plain", neighbors, settings, folder, self._map()),
+            "graph",
         )
+
+        def make(folder: Path, run_id: str) -> Mapping[str, Any]:
+            counts = write(folder, run_id)
+            merged, is_main = folder / "behavior", kind == "merge"
+            self._figures.item_graph(self._catalog, graphs, neighbors, merged, run_id, is_main)
+            return counts
+
+        recipe = settings.model_dump(mode="json", include={"direction", "weight", "beta"})
+        self._build(kind, recipe, ("graphs", knn), make)
 
     def _map(self) -> Map:
         """Who does the tasks of a graph: all CPUs of the session where there is enough to do."""
@@ -195,41 +207,53 @@ class Pipeline:
         )
         path = self._workspace.folder / "metrics.json"
         write_json(path, self.metrics)
-        self._workspace.experiment.log_metrics(flat_metrics(self.metrics))
+        # After the curves: the last value of a metric is that of the best state.
+        step = json.loads((self._trained[MAIN].folder / "training.json").read_text())["step"] + 1
+        self._workspace.experiment.log_metrics(flat_metrics(self.metrics), step)
         self._workspace.experiment.log_artifact(path)
 
     def _export(self) -> None:
-        trained = self._artifacts["train"].folder
-        tables: tuple[Entities, ...] = ("users", "items")
-
-        def make(folder: Path, _: str) -> Mapping[str, Any]:
-            counts = {}
-            for entities in tables:
-                vectors = np.load(trained / f"{entities[:-1]}_vectors.npy", mmap_mode="r")
-                path = folder / f"{entities}.parquet"
-                counts[f"num_{entities}"] = export_vectors(self._catalog, entities, vectors, path)
-            return counts
-
-        self._build("export", {}, ("train",), make, folder=self._workspace.folder / "export")
+        export(self._workspace, self._catalog, self._artifacts, self._config.export)
 
     def _train_model(self, stage: str, settings: TrainingSettings, behavior: str) -> None:
         """Trains a model on the behaviour graph that an earlier stage left."""
         graphs = self._graph_paths(settings, behavior)
         experiment = self._workspace.experiment
+        tags = {"graph_digest": self._artifacts[behavior].digest}
+        if stage == MAIN:
+            experiment.set_tags(tags)
+            self._record_graph_statistics()
 
         def make(folder: Path, run_id: str) -> Mapping[str, Any]:
             self._workspace.connect()
             system_seconds = 10.0 if self._config.tracking.system_metrics else None
             recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
+            digests = {name: self._artifacts[name].digest for name in inputs}
+            experiment.set_tags(tags, run_id)
             task = self._task(stage, settings, graphs, folder, recording)
-            launch(train_worker, task, self._config.cluster)
+            task = replace(task, inputs=digests, storage=self._workspace.checkpoints_of(stage))
+            try:
+                launch(train_worker, task, self._config.cluster)
+            finally:  # also of a training that was stopped, to be compared with others
+                if stage == MAIN:
+                    experiment.copy_metrics(run_id, curves(settings.metric))
+            self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 
-        recipe = {**settings.model_dump(mode="json"), "seed": self._config.seed}
+        fields = settings.model_dump(mode="json")
+        recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
+        if settings.warm_start is None:
+            del recipe["warm_start"]  # trainings of earlier versions keep their names
+        else:
+            recipe["warm_start"] = exported_identity(settings.warm_start)
         inputs = tuple(sorted({"graphs", behavior}))
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder
         self._trained[stage] = self._task(stage, settings, graphs, folder)
+
+    def _record_graph_statistics(self) -> None:
+        graphs = {k: v.manifest.counts for k, v in self._artifacts.items() if k in _GRAPHS}
+        self._workspace.experiment.log_dict(graphs, "graph/statistics.json")
 
     def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
         graphs, merged = self._artifacts["graphs"].folder, self._artifacts[behavior].folder
@@ -261,9 +285,11 @@ class Pipeline:
             seed=self._config.seed,
             recording=recording,
             log_every_steps=self._config.tracking.log_every_steps,
-            checkpoint_steps=self._config.cluster.checkpoint_steps,
+            survival=Survival.of(self._config.cluster),
             verbosity=self._workspace.verbosity,
             features=self._catalog.features_folder,
+            code=Path.cwd(),
+            catalog_uri=self._catalog.uri,
         )
 
     def _build(

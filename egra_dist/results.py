@@ -64,7 +64,11 @@ def _name(stage: str, trained: Mapping[str, Task]) -> str:
     """What a model is called in the results: its kind, or for a baseline its own name."""
     if stage not in _PLACES:
         return stage
-    names = {place: trained[place].settings.model.name for place in _PLACES if place in trained}
+    names = {
+        place: trained[place].settings.model.name.rpartition(":")[2]
+        for place in _PLACES
+        if place in trained
+    }
     is_alone = len(set(names.values())) == len(names)
     return names[stage] if is_alone else f"{names[stage]} ({stage})"
 
@@ -112,6 +116,17 @@ def print_models(models: Mapping[str, Any]) -> None:
     }
     known = set().union(*rows.values())
     print_table(rows, [column for column in _COLUMNS if column in known])
+
+
+def curves(metric: str) -> set[str]:
+    """What a run is compared by while it trains, by the names it is recorded under.
+
+    Args:
+        metric: The validation metric that selects the best state.
+    """
+    weights = {f"{who}_weight_{q}" for who in ("user", "item") for q in ("p10", "p50", "p90")}
+    alignment = {"lambda", "user_degree_p50", "item_degree_p50", *weights}
+    return {"train/loss_total", f"valid/{metric}", *(f"alignment/{name}" for name in alignment)}
 
 
 def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

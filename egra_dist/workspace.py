@@ -1,5 +1,9 @@
 """What the stages of a run share: its folder, its record in MLflow, and Ray where one needs it."""
 
+import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,16 +11,39 @@ from typing import Any, Self
 
 import yaml
 
-from egra_dist.artifact import Artifact, build, digest_of, write_json
+from egra_dist.artifact import (
+    Artifact,
+    build,
+    digest_of,
+    is_finished,
+    partial_folder,
+    write_json,
+)
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.catalog.described import as_dataset
+from egra_dist.catalog.remote import fetch_catalog
 from egra_dist.cluster.session import ray_session
+from egra_dist.cluster.tasks import on_every_node
 from egra_dist.config import Config
 from egra_dist.errors import UserError
+from egra_dist.redaction import redacted
+from egra_dist.storage import Storage
+from egra_dist.tracking.client import SQLITE_FILE, snapshot
+from egra_dist.tracking.datasets import dataset
 from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.facts import facts, packages
+from egra_dist.tracking.ledger import LEDGER
 from egra_dist.tracking.names import numbers_and_words
 
+_log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
 ARTIFACTS = "artifacts.json"
-"""Names, in a run folder, the artifact of each stage so far: finished, or being made."""
+"""Names, in a run folder, the catalogue and the artifact of each stage so far: finished, or being
+made."""
+ARTIFACTS_FOLDER = "artifacts"
+CHECKPOINTS = "checkpoints"
+RECORD = (LEDGER, SQLITE_FILE)
 
 
 class Workspace:
@@ -30,6 +57,8 @@ class Workspace:
         artifacts: Where the results of stages are kept, perhaps shared with other runs;
             ``artifacts`` in the run folder when not given.
         tags: More tags of the run in MLflow.
+        places: What :data:`ARTIFACTS` of a finished run names, to be kept.
+        storage: Where finished artifacts, checkpoints and the record are copied to, and come from.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -43,32 +72,45 @@ class Workspace:
         verbosity: int = 0,
         artifacts: Path | None = None,
         tags: Mapping[str, str] | None = None,
+        places: Mapping[str, str] | None = None,
+        storage: Storage | None = None,
     ) -> None:
+        self.storage = storage
         self.config = config
         self.catalog = catalog
         self.folder = out.resolve()
         self.verbosity = verbosity
-        self.artifacts = (artifacts or out / "artifacts").resolve()
-        self._places: dict[str, str] = {}
+        self.artifacts = (artifacts or out / ARTIFACTS_FOLDER).resolve()
+        self._places = {"catalog": str(catalog.path.resolve()), **(places or {})}
         self._resources = ExitStack()
+        self._dataset = as_dataset(catalog)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            (self.folder / "config.yaml").write_text(settings)
+            settings = yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False)
+            (self.folder / CONFIG).write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+        self._tags = {**self._own_tags(), **_own(tags or {})}
+        self._fetch_record()
         self.experiment = self._open_experiment(tags or {})
 
     def __enter__(self) -> Self:
         self._resources.enter_context(self.experiment)
+        self.experiment.log_artifact(self.folder / CONFIG)
+        self.experiment.log_text(packages(), "environment/packages.txt")
+        self.experiment.log_dict(facts(), "environment/facts.json")
+        self.experiment.log_datasets([self._dataset])
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._resources.__exit__(*error)
+        self._push_record()
 
     def connect(self) -> None:
         """Makes sure that there is a Ray session; it ends with the workspace."""
         self._resources.enter_context(ray_session(self.config.cluster, self.verbosity > 0))
+        if self.catalog.uri and self.config.cluster.cache:
+            on_every_node(fetch_catalog, self.catalog.uri, self.catalog.path.parent)
 
     def build(
         self,
@@ -93,32 +135,89 @@ class Workspace:
         digests = {name: artifact.digest for name, artifact in inputs.items()}
         digests["catalog"] = self.catalog.digest
         digest = digest_of(kind, settings, digests)
-        tags = {"digest": digest, "dataset_digest": self.catalog.digest}
+        tags = {**self._tags, "digest": digest, **_model_tag(settings)}
+        datasets = [self._dataset, *(_as_dataset(artifact) for artifact in inputs.values())]
 
         def record(partial: Path) -> Mapping[str, Any]:
             with self.experiment.stage(kind, settings, tags) as run_id:
+                self.experiment.log_datasets(datasets, run_id)
                 counts = make(partial, run_id)
                 self.experiment.log_dict(dict(counts), "counts.json", run_id)
             return counts
 
+        stored = self.stored(kind if folder else f"{ARTIFACTS_FOLDER}/{kind}-{digest}")
         folder = folder or self.artifacts / f"{kind}-{digest}"
         self._places[kind] = str(folder)
         write_json(self.folder / ARTIFACTS, self._places)
-        return build(folder, kind, settings, digests, record, resumable)
+        if stored and not is_finished(folder, kind, digest):
+            _fetch(stored, folder, digest, resumable)
+        artifact = build(folder, kind, settings, digests, record, resumable)
+        if stored:
+            _push(stored, artifact)
+            self._push_record()
+        return artifact
+
+    def stored(self, name: str) -> Storage | None:
+        """Where something is kept beyond this machine, if anything is."""
+        return self.storage.at(name) if self.storage else None
+
+    def checkpoints_of(self, stage: str) -> Storage | None:
+        """Where the checkpoints of a training that is being made are kept."""
+        name = Path(self._places[stage]).name
+        return self.stored(f"{ARTIFACTS_FOLDER}/{name}/{CHECKPOINTS}")
+
+    def _fetch_record(self) -> None:
+        """Goes on with the record of a run folder that was lost."""
+        for name in RECORD:
+            path = self.folder / name
+            content = None if self.storage is None or path.exists() else self.storage.read(name)
+            if content is not None:
+                path.write_bytes(content)
+
+    def _push_record(self) -> None:
+        """The settings, the figures, and the record in MLflow as far as it is in the run folder."""
+        storage = self.storage
+        if storage is None:
+            return
+        with tempfile.TemporaryDirectory() as name:
+            copies = Path(name)
+            for file in (CONFIG, "metrics.json", LEDGER):
+                if (self.folder / file).exists():
+                    shutil.copy(self.folder / file, copies)
+            if (self.folder / SQLITE_FILE).exists():
+                snapshot(self.folder / SQLITE_FILE, copies / SQLITE_FILE)
+            _attempt(lambda: storage.push(copies, copies.iterdir()))
 
     def recorded(
-        self, make: Callable[[Path], Mapping[str, Any]]
+        self, make: Callable[[Path], Mapping[str, Any]], group: str
     ) -> Callable[[Path, str], Mapping[str, Any]]:
-        """``make``, with the facts that it returns as metrics of the stage's run, words as tags."""
+        """``make``, with the facts that it returns as metrics of the stage's run, words as tags.
+
+        Args:
+            make: Writes the content into a folder.
+            group: Where the names stand: ``graph`` makes ``graph/num_edges``.
+        """
 
         def make_and_record(folder: Path, run_id: str) -> Mapping[str, Any]:
-            facts = make(folder)
-            numbers, words = numbers_and_words(facts)
+            found = make(folder)
+            numbers, words = numbers_and_words(found, f"{group}/")
             self.experiment.log_metrics(numbers, run_id=run_id)
             self.experiment.set_tags(words, run_id)
-            return facts
+            return found
 
         return make_and_record
+
+    def _own_tags(self) -> dict[str, str]:
+        """What runs are filtered by."""
+        cluster = self.config.cluster
+        return {
+            "dataset": self.catalog.path.resolve().name,
+            "dataset_digest": self.catalog.digest,
+            "model": self.config.train.model.name,
+            "seed": str(self.config.seed),
+            "cluster": cluster.address or os.environ.get("RAY_ADDRESS") or "local",
+            "num_workers": str(cluster.num_workers),
+        }
 
     def _open_experiment(self, tags: Mapping[str, str]) -> Experiment:
         tracking = self.config.tracking
@@ -127,13 +226,51 @@ class Workspace:
             self.folder,
             tracking.experiment,
             tracking.run_name,
-            tags={
-                "dataset": self.catalog.path.resolve().name,
-                "dataset_digest": self.catalog.digest,
-                "model": self.config.train.model.name,
-                "seed": str(self.config.seed),
-                "num_workers": str(self.config.cluster.num_workers),
-                **tags,
-            },
+            tags={**self._tags, **tags},
             params=self.config.model_dump(mode="json"),
         )
+
+
+def _own(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those that are not MLflow's: a stage is not below what its run is below."""
+    return {name: value for name, value in tags.items() if not name.startswith("mlflow.")}
+
+
+def _model_tag(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The model of a training's own settings, which need not be the one that the run is about."""
+    return {"model": settings["model"]["name"]} if "model" in settings else {}
+
+
+def _as_dataset(artifact: Artifact) -> dict[str, str]:
+    manifest = artifact.manifest
+    source = str(artifact.folder)
+    return dataset(manifest.kind, manifest.digest, source, {}, manifest.counts, "input")
+
+
+def _fetch(stored: Storage, folder: Path, digest: str, resumable: bool) -> None:
+    """Gets an artifact from where it is kept; else, of a training, its checkpoints."""
+    if stored.fetch(folder, digest) or not resumable:
+        return
+    checkpoints = partial_folder(folder) / CHECKPOINTS
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    stored.at(CHECKPOINTS).fetch(checkpoints)
+
+
+def _push(stored: Storage, artifact: Artifact) -> None:
+    """Keeps a finished artifact, unless it is there; its checkpoints are there already."""
+
+    def push() -> None:
+        if stored.digest() != artifact.digest:
+            files = [path for path in artifact.folder.rglob("*") if path.is_file()]
+            own = [p for p in files if p.relative_to(artifact.folder).parts[0] != CHECKPOINTS]
+            stored.push(artifact.folder, own)
+
+    _attempt(push)
+
+
+def _attempt(push: Callable[[], object]) -> None:
+    """What cannot be kept elsewhere now is warned of; the same command tries again."""
+    try:
+        push()
+    except UserError as error:
+        _log.warning("not copied: %s", error)

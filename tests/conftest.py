@@ -1,13 +1,21 @@
 """What all tests share: real data where it lies, one Ray for all, few threads."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Of the object store that tests start; never anybody's own.
+os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+# Machines are busy: how long an example takes says nothing.
+settings.register_profile("egra", deadline=None)
+settings.load_profile("egra")
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -21,6 +29,14 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray on this machine with room for four workers, started once."""
@@ -29,3 +45,11 @@ def local_ray() -> Iterator[None]:
 
     with ray_session(ClusterSettings(num_workers=4)):
         yield
+
+
+@pytest.fixture(scope="session")
+def swept(local_ray, tmp_path_factory):
+    """A finished search of three trainings, see :mod:`tests.small_sweep`."""
+    from tests.small_sweep import run_small_sweep
+
+    return run_small_sweep(tmp_path_factory.mktemp("sweep"))

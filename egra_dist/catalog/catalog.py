@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from egra_dist.artifact import Manifest, read_manifest
+from egra_dist.artifact import Manifest, inside, read_manifest
+from egra_dist.catalog.checking import check_counts, check_pairs, check_range, load_array
 from egra_dist.errors import UserError
 
 KIND = "catalog"
@@ -51,11 +52,13 @@ class Catalog:
         path: The folder.
         manifest: What it holds.
         features_folder: Where features are read instead, preprocessed; its own when None.
+        uri: Where the folder was fetched from, if it was.
     """
 
     path: Path
     manifest: Manifest
     features_folder: Path | None = None
+    uri: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "Catalog":
@@ -64,7 +67,9 @@ class Catalog:
         Raises:
             UserError: If ``path`` is not a finished catalogue of this schema version.
         """
-        return cls(path, read_manifest(path, KIND))
+        manifest = read_manifest(path, KIND)
+        check_counts(manifest, path, SPLITS)
+        return cls(path, manifest)
 
     @property
     def digest(self) -> str:
@@ -98,12 +103,18 @@ class Catalog:
         """
         users = np.empty(self.num_interactions(split), dtype=np.int32)
         items = np.empty_like(users)
-        start = 0
+        start = stop = 0
         for batch_users, batch_items in self.iter_interactions(split, batch_rows=1 << 20):
             stop = start + len(batch_users)
+            if stop > len(users):
+                break
             users[start:stop], items[start:stop] = batch_users, batch_items
             start = stop
-        assert start == len(users), "the manifest counts the rows of the parts"
+        if start != len(users) or stop > len(users):
+            raise UserError(
+                f"{self.path}: {split} has other rows than the {len(users)} of its manifest; "
+                "write the catalogue anew"
+            )
         return users, items
 
     def iter_interactions(
@@ -122,8 +133,10 @@ class Catalog:
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
         """Users and items of one of :meth:`interaction_parts`, in batches."""
         with _readable(part), pq.ParquetFile(part) as file:
+            check_pairs(file.schema_arrow, part)
             for batch in file.iter_batches(batch_rows, columns=["user", "item"]):
-                yield batch["user"].to_numpy(), batch["item"].to_numpy()
+                users = check_range(batch["user"], self.num_users, part)
+                yield users, check_range(batch["item"], self.num_items, part)
 
     def features(self, modality: str) -> Features:
         """The features of one modality, memory-mapped.
@@ -137,8 +150,8 @@ class Catalog:
             )
         folder = self.features_folder or self.path / "features"
         return Features(
-            values=np.load(folder / f"{modality}.npy", mmap_mode="r"),
-            present=np.load(folder / f"{modality}.present.npy", mmap_mode="r"),
+            values=load_array(folder, f"{modality}.npy", self.num_items, "f", 2),
+            present=load_array(folder, f"{modality}.present.npy", self.num_items, "b", 1),
         )
 
     def raw_ids(self, entities: Entities) -> pa.ChunkedArray:
@@ -146,6 +159,19 @@ class Catalog:
         column = self._column(entities, "raw_id")
         assert column is not None, "every catalogue has raw ids"
         return column
+
+    def iter_raw_ids(self, entities: Entities, batch_rows: int) -> Iterator[pa.Array]:
+        """The same as :meth:`raw_ids`, in batches of at most ``batch_rows``."""
+        for part in self._parts(Path(entities)):
+            with _readable(part), pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(batch_rows, columns=["raw_id"]):
+                    yield batch.column(0)
+
+    def id_type(self, entities: Entities) -> pa.DataType:
+        """Type of the raw ids: strings or int64."""
+        part = self._parts(Path(entities))[0]
+        with _readable(part):
+            return pq.read_schema(part).field("raw_id").type
 
     def item_column(self, name: str) -> pa.ChunkedArray | None:
         """A column of the item table (such as ``title``) by dense index; None if there is none."""
@@ -161,7 +187,8 @@ class Catalog:
         return pa.chunked_array([chunk for column in columns for chunk in column.chunks])
 
     def _parts(self, folder: Path) -> list[Path]:
-        parts = sorted((self.path / folder).glob("part-*.parquet"))
+        found = sorted((self.path / folder).glob("part-*.parquet"))
+        parts = [inside(self.path, part) for part in found]
         if not parts:
             raise UserError(f"{self.path / folder}: no parts; write the catalogue anew")
         return parts
@@ -171,6 +198,8 @@ class Catalog:
 def _readable(part: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    except UserError:
+        raise
+    except (pa.ArrowException, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{part}: not a readable Parquet file: {reason}") from None

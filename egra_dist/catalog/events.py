@@ -153,9 +153,9 @@ def _read_times(source: Source, name: str) -> NDArray[np.int64]:
     column = source.table[name]
     if (row := pc.index(pc.is_null(column), True).as_py()) >= 0:
         raise source.error(row, f"{name} is null, must be a time")
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("us"))
     try:
+        if pa.types.is_temporal(column.type):
+            column = column.cast(pa.timestamp("us"))
         return column.cast(pa.int64()).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise UserError(

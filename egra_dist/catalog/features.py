@@ -22,10 +22,10 @@ def open_npy(path: Path) -> NDArray[Any]:
         UserError: If it is not a readable ``.npy`` of a matrix of floats.
     """
     try:
-        values = np.load(path, mmap_mode="r")
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such feature file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # an arbitrary header raises arbitrary exceptions
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable .npy file: {reason}") from None
     if values.ndim != 2 or 0 in values.shape:

@@ -125,7 +125,7 @@ def _read_part(
         return csv.read_csv(part, parse_options=parse, convert_options=convert)
     except UserError:
         raise
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{part}: not a readable table: {_one_line(error)}") from None
 
 

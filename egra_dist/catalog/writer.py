@@ -27,7 +27,7 @@ class CatalogWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._parts: dict[str, _Parts] = {}
+        self._parts: dict[str, Parts] = {}
         self._modalities: dict[str, dict[str, Any]] = {}
 
     def add_entities(self, entities: Entities, table: pa.Table) -> None:
@@ -85,7 +85,7 @@ class CatalogWriter:
 
     def _append(self, name: str, table: pa.Table) -> None:
         if name not in self._parts:
-            self._parts[name] = _Parts(self._folder / name, table.schema)
+            self._parts[name] = Parts(self._folder / name, table.schema)
         self._parts[name].append(table)
 
     def __enter__(self) -> "CatalogWriter":
@@ -146,19 +146,30 @@ def check_replaceable(out: Path, kind: str = KIND, noun: str = "catalogue") -> N
         read_manifest(out, kind)
 
 
-class _Parts:
-    """Parquet files ``part-00000.parquet`` ... of one schema, of about ``PART_ROWS`` rows each."""
+class Parts:
+    """Parquet files ``part-00000.parquet`` ... of one schema and of about equal size.
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    Args:
+        folder: Created.
+        schema: What is appended.
+        rows_per_part: Rows of each file; ``PART_ROWS`` when not given.
+
+    Attributes:
+        num_rows: Rows so far.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, rows_per_part: int | None = None) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._schema = schema
+        self._rows_per_part = rows_per_part or PART_ROWS
         self._num_parts = 0
         self.num_rows = 0
         self._open()
 
     def append(self, table: pa.Table) -> None:
-        if self._rows_in_part >= PART_ROWS:
+        """Adds rows."""
+        if self._rows_in_part >= self._rows_per_part:
             self._writer.close()
             self._open()
         self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
@@ -166,6 +177,7 @@ class _Parts:
         self.num_rows += table.num_rows
 
     def close(self) -> None:
+        """Finishes the last file."""
         self._writer.close()
 
     def _open(self) -> None:

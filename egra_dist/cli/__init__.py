@@ -1,12 +1,14 @@
-"""The command line: one module per group of verbs, one way to report a user's mistake."""
+"""The command line: one module per group of verbs, one way to report what went wrong."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 import typer
 
 from egra_dist.errors import UserError
+from egra_dist.redaction import redact
 
 app = typer.Typer(
     name="egra-dist",
@@ -17,11 +19,26 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_MODULES = ("run", "plan", "submit", "sweep", "catalog", "featurize", "track", "doctor", "knn")
+_MODULES = (
+    "run",
+    "plan",
+    "submit",
+    "sweep",
+    "compare",
+    "catalog",
+    "featurize",
+    "serve",
+    "track",
+    "doctor",
+    "knn",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``egra-dist``: a user's mistake is one line and exit status 2.
+
+    Anything else that fails ends with a traceback and exit status 1. Passwords and tokens are left
+    out of both.
 
     Args:
         arguments: Those of the process when None.
@@ -31,5 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except UserError as error:
-        sys.stderr.write(f"egra-dist: error: {error}\n")
+        sys.stderr.write(redact(f"egra-dist: error: {error}\n"))
         sys.exit(2)
+    except Exception:
+        sys.stderr.write(redact(traceback.format_exc()))
+        sys.exit(1)

@@ -1,18 +1,20 @@
 """The verb ``submit``: a run as a job on a Ray cluster."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from egra_dist.cli.run import (
     Artifacts,
-    CatalogOption,
+    CatalogSource,
     ClusterFile,
     ConfigFile,
     Overrides,
     RunFolder,
     Stage,
+    StorageOption,
     Verbosity,
     Workers,
     all_overrides,
@@ -32,13 +34,14 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     config: ConfigFile,
-    catalog: CatalogOption,
+    catalog: CatalogSource,
     out: RunFolder,
     cluster: ClusterFile = None,
     workers: Workers = None,
     overrides: Overrides = None,
     stage: Stage = "export",
     artifacts: Artifacts = None,
+    storage: StorageOption = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run; the run folder's when not given.")
     ] = None,
@@ -79,13 +82,21 @@ def submit(
     """
     from egra_dist.cluster.submission import Submission
     from egra_dist.config import load_config
+    from egra_dist.storage import Storage, is_uri
     from egra_dist.tracking.noise import setup_logging
 
     setup_logging(verbose)
     settings = load_config(config, all_overrides(overrides, workers), cluster)
-    places = catalog.absolute(), out.absolute(), artifacts.absolute() if artifacts else None
+    source = Storage(catalog).uri if is_uri(catalog) else str(Path(catalog).absolute())
     submission = Submission(
-        name or out.absolute().name, settings, places[0], places[1], stage, places[2], verbose
+        name or out.absolute().name,
+        settings,
+        source,
+        out.absolute(),
+        stage,
+        artifacts.absolute() if artifacts else None,
+        Storage(storage) if storage else None,
+        verbose,
     )
     if kuberay or kuberay_cluster:
         from egra_dist.cluster.kuberay import manifest
@@ -101,8 +112,8 @@ def _check(submission: "Submission") -> None:
     from egra_dist.catalog.catalog import Catalog
     from egra_dist.checks import check_run, check_stage
 
-    if submission.catalog.exists():
-        check_run(submission.config, Catalog.open(submission.catalog), submission.stage)
+    if Path(submission.catalog).exists():
+        check_run(submission.config, Catalog.open(Path(submission.catalog)), submission.stage)
     else:
         check_stage(submission.stage)
         typer.echo(f"{submission.catalog}: not on this machine; the job will check it", err=True)

@@ -75,7 +75,9 @@ def sweep(
         return
     from egra_dist.cli.run import run
 
-    run(out / "best.yaml", catalog, out / "best", cluster, workers, artifacts=out / "artifacts")
+    run(
+        out / "best.yaml", str(catalog), out / "best", cluster, workers, artifacts=out / "artifacts"
+    )
 
 
 def _print(record: "SweepRecord", metric: str) -> None:

@@ -95,8 +95,20 @@ class JobServer:
             write: Gets the job's output as it comes; None to wait in silence.
 
         Returns:
-            The exit status of its command; 1 when it was stopped or never ran.
+            The exit status of its command; 1 when it was stopped, never ran, or was lost with
+            its cluster.
         """
+        try:
+            job = self._wait(job_id, write)
+        except UserError as error:
+            _log.error("%s: lost (%s); the same command goes on with the run", job_id, error)
+            return 1
+        if job.status == "SUCCEEDED":
+            return 0
+        _log.error("%s: %s: %s", job_id, job.status.lower(), _last_line(job.message))
+        return job.driver_exit_code or 1
+
+    def _wait(self, job_id: str, write: Callable[[str], object] | None) -> "JobDetails":
         output = _Output(write or (lambda text: None))
         with self._answering():
             while not (job := self._client.get_job_info(job_id)).status.is_terminal():
@@ -105,10 +117,7 @@ class JobServer:
                 time.sleep(_POLL_SECONDS)
             if write:
                 output.take_all(self._client.get_job_logs(job_id))
-        if job.status == "SUCCEEDED":
-            return 0
-        _log.error("%s: %s: %s", job_id, job.status.lower(), _last_line(job.message))
-        return job.driver_exit_code or 1
+        return job
 
     def stop_command(self, job_id: str) -> str:
         """The shell command that ends a job."""

@@ -48,7 +48,7 @@ def share_among_workers(
         can_grow: Whether an autoscaler may add nodes; then nothing is refused.
 
     Raises:
-        UserError: If the nodes cannot hold that many workers.
+        UserError: If the nodes cannot hold that many workers, nor ``min_workers``.
     """
     total_cpus = sum(int(node.get("CPU", 0)) for node in nodes)
     cpus = settings.cpus_per_worker or max(1, total_cpus // settings.num_workers)
@@ -58,7 +58,7 @@ def share_among_workers(
             return resources
         resources = WorkerResources(resources.cpus - 1, resources.gpus)
     held = _num_workers_held(nodes, resources)
-    if held < settings.num_workers and not can_grow:
+    if held < (settings.min_workers or settings.num_workers) and not can_grow:
         raise UserError(
             f"cluster.num_workers = {settings.num_workers}: the cluster holds at most {held} "
             f"workers of {_words(resources)} ({_words_of_nodes(nodes)})"

@@ -4,8 +4,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,9 @@ from egra_dist.errors import UserError
 from egra_dist.tracking.noise import quiet_environment
 
 _AUTHENTICATION = "RAY_AUTH_MODE"
-_HANDED_ON = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")
+_LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""Torch asks for large pages: tables are read at random, and new memory is there sooner."""
+_HANDED_ON = (*_LARGE_PAGES, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")
 _MAX_TEMPORARY_PATH = 40  # a Unix socket's path has 107 bytes, and Ray adds up to 64
 
 
@@ -42,13 +46,22 @@ def ray_session(settings: ClusterSettings, verbose: int = 0) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    earlier = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {
         "log_to_driver": bool(verbose),
         "logging_level": logging.INFO if verbose else logging.ERROR,
         "runtime_env": {"env_vars": worker_environment(settings, quiet, local=address is None)},
     }
     with _connected(address, options) if address else _started(settings, options):
+        _restore_sigterm(earlier)
         yield
+
+
+def _restore_sigterm(earlier: Any) -> None:
+    """Ray takes SIGTERM for itself when it is started; it may, where nobody has it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and earlier is not signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def worker_environment(
@@ -60,7 +73,7 @@ def worker_environment(
     on several machines it may find the loopback. Ray sets ``OMP_NUM_THREADS`` to the CPUs that a
     worker reserves, so that is handed on only when the user has set it.
     """
-    environment = dict(quiet)
+    environment = {**quiet, **_LARGE_PAGES}
     if local:
         environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     for name in _HANDED_ON:
@@ -96,17 +109,39 @@ def _started(settings: ClusterSettings, options: dict[str, Any]) -> Iterator[Non
 
     folder = tempfile.mkdtemp(prefix="egra-ray-", dir=_short_temporary_folder())
     try:
-        ray.init(
-            address="local",  # not one that `ray start` has left on this machine
-            num_cpus=num_local_slots(settings),
-            include_dashboard=False,
-            _temp_dir=folder,
-            **options,
-        )
-        yield
+        with _on_loopback():
+            ray.init(
+                address="local",  # not one that `ray start` has left on this machine
+                num_cpus=num_local_slots(settings),
+                include_dashboard=False,
+                _temp_dir=folder,
+                **options,
+            )
+            yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a session that begins in the block listen on the loopback alone.
+
+    Ray does so where a firewall would ask the user, unless this variable is 1; and nobody from
+    elsewhere has to reach a session of one machine.
+    """
+    from ray._private import ray_constants
+
+    name, earlier = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    if name in os.environ:
+        yield
+        return
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        ray_constants.ENABLE_RAY_CLUSTER = earlier
 
 
 def _address(settings: ClusterSettings) -> str | None:
@@ -130,8 +165,8 @@ def _prepare_process(quiet: dict[str, str], local: bool) -> None:
 def choose_authentication(local: bool) -> None:
     """Says it explicitly, since Ray's own default depends on files that earlier runs left.
 
-    Ray listens on all interfaces, and who reaches it may run code: a local session gets a token
-    of its own, that no file keeps. On a cluster the user's token is used where there is one.
+    Who reaches Ray may run code: a local session gets a token of its own, that no file keeps. On
+    a cluster the user's token is used where there is one.
     """
     if local:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

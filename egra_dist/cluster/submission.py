@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ import yaml
 
 from egra_dist.config import Config
 from egra_dist.errors import UserError
-from egra_dist.tracking.client import without_password
+from egra_dist.redaction import redact
+from egra_dist.storage import Storage
 from egra_dist.tracking.facts import GIT_VARIABLES, git_state
+from egra_dist.tracking.names import flatten
 
 CONFIG = "config.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -28,10 +31,11 @@ class Submission:
     Attributes:
         name: Name of the run; a run is submitted once, however often the command is given.
         config: All settings.
-        catalog: Catalogue folder.
+        catalog: Catalogue folder, or its URI.
         out: The run folder.
         stage: The last stage.
         artifacts: Where results of stages are kept, if not in the run folder.
+        storage: Where results and checkpoints are copied to, if anywhere.
         verbosity: How much the libraries say.
 
     Raises:
@@ -40,10 +44,11 @@ class Submission:
 
     name: str
     config: Config
-    catalog: Path
+    catalog: Path | str
     out: Path
     stage: str = "export"
     artifacts: Path | None = None
+    storage: Storage | None = None
     verbosity: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +68,8 @@ class Submission:
         command += ["--catalog", str(self.catalog), "--out", str(self.out), "--stage", self.stage]
         if self.artifacts:
             command += ["--artifacts", str(self.artifacts)]
+        if self.storage:
+            command += ["--storage", self.storage.uri]
         return command + ["-v"] * self.verbosity
 
     @property
@@ -70,16 +77,17 @@ class Submission:
         """The settings that were given, as YAML; the defaults come with the code.
 
         Raises:
-            UserError: If the tracking URI holds a password: what is sent can be read by whoever
-                sees the cluster's dashboard.
+            UserError: If a setting or a path holds a password or a token: what is sent can be
+                read by whoever sees the cluster's dashboard.
         """
-        uri = self.config.tracking.uri
-        if uri and without_password(uri) != uri:
-            raise UserError(
-                "tracking.uri: has a password, which would be readable on the cluster; "
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on its machines"
-            )
         given = self.config.model_dump(mode="json", exclude_unset=True)
+        for name, value in {**flatten(given), "the command": shlex.join(self.command())}.items():
+            if redact(value) != value:
+                raise UserError(
+                    f"{name}: has a password or a token, which would be readable on the cluster; "
+                    "set it in the environment of its machines (for MLflow's server: "
+                    "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+                )
         return yaml.safe_dump(given, sort_keys=False)
 
     @property

@@ -30,5 +30,16 @@ def ray_map(function: Callable[[_Item], _Result], items: Iterable[_Item], /) -> 
         running += [remote.remote(function, item) for item in islice(queue, 1)]
 
 
+def on_every_node(function: Callable[..., object], *arguments: object) -> None:
+    """Calls a function once on each machine of an initialised session, all at the same time."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0)(function)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    ray.get([remote.options(scheduling_strategy=place).remote(*arguments) for place in places])
+
+
 def _call(function: Callable[[_Item], _Result], item: _Item) -> _Result:
     return function(item)

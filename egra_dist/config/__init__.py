@@ -13,6 +13,7 @@ from egra_dist.config.root import MAIN, METRICS, STAGES, BaselineSettings, Confi
 from egra_dist.config.running import (
     ClusterSettings,
     EvaluationSettings,
+    ExportSettings,
     KubernetesSettings,
     TrackingSettings,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ClusterSettings",
     "Config",
     "EvaluationSettings",
+    "ExportSettings",
     "FeatureGraphSettings",
     "FeatureSettings",
     "FreedomSettings",

@@ -17,6 +17,8 @@ def _describe_one(problem: dict[str, Any], root: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {path!r}{_nearest(path, root)}"
+    if problem["type"] == "missing":
+        return f"{path}: is needed and not given"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     allowed = problem["msg"][0].lower() + problem["msg"][1:]

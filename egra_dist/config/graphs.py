@@ -44,7 +44,7 @@ class FeatureGraphSettings(Settings):
 
 
 class ItemGraphSettings(Settings):
-    """The item-item graph that is merged into the behaviour graph (METHOD, stage 2)."""
+    """The item-item graph that is merged into the behaviour graph."""
 
     source: Literal["pretrained", "raw", "both", "vectors", "none"] = "pretrained"
     """Where neighbours are searched: in the vectors of the pretrained recommender, in the raw
@@ -58,7 +58,9 @@ class ItemGraphSettings(Settings):
     modality_weights: dict[str, NonNegativeFloat] = {}
     """Weight of each modality in a combination; 1 where not given."""
     k: PositiveInt = 10
+    """Neighbours per item."""
     weight: Literal["binary", "cosine"] = "binary"
+    """What an edge counts before normalisation: 1, or the cosine of its two vectors."""
     direction: Literal["directed", "union", "mutual"] = "union"
     """Edges as found, made symmetric by adding the reverse, or kept only where both agree."""
     beta: NonNegativeFloat = 0.2

@@ -4,7 +4,12 @@ from pydantic import model_validator
 
 from egra_dist.config.base import NonNegativeInt, Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
-from egra_dist.config.running import ClusterSettings, EvaluationSettings, TrackingSettings
+from egra_dist.config.running import (
+    ClusterSettings,
+    EvaluationSettings,
+    ExportSettings,
+    TrackingSettings,
+)
 from egra_dist.config.training import PretrainSettings, TrainingSettings
 
 STAGES = ("features", "graphs", "pretrain", "knn", "merge", "train", "evaluate", "export")
@@ -41,6 +46,7 @@ class Config(Settings):
     """All settings of a run."""
 
     seed: NonNegativeInt = 0
+    """Of everything that is drawn at random."""
     baselines: dict[str, BaselineSettings] = {}
     """Models that are trained and evaluated beside the pretrained one and EGRA, by name."""
     features: FeatureSettings = FeatureSettings()
@@ -49,6 +55,7 @@ class Config(Settings):
     item_graph: ItemGraphSettings = ItemGraphSettings()
     train: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    export: ExportSettings = ExportSettings()
     tracking: TrackingSettings = TrackingSettings()
     cluster: ClusterSettings = ClusterSettings()
 

@@ -1,6 +1,7 @@
 """One training: a model made of parts, its losses, its optimizers, and when it stops."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -8,26 +9,30 @@ from pydantic import Field, model_validator
 from egra_dist.config.base import (
     NonNegativeFloat,
     NonNegativeInt,
+    OneOf,
     PositiveFloat,
     PositiveInt,
     Settings,
     Share,
 )
 from egra_dist.config.propagation import PropagationSettings
+from egra_dist.extension import is_own
 
-ModelName = Literal["lightgcn", "vbpr", "bm3", "freedom", "mgcn", "gume", "egra"]
+MODELS = ("lightgcn", "vbpr", "bm3", "freedom", "mgcn", "gume", "egra")
+RAMPS = ("constant", "linear", "cosine", "exponential", "tanh")
+ModelName = Annotated[str, OneOf(MODELS)]
 
 
 class AlignmentSettings(Settings):
-    """How modality and behaviour representations are pulled together (METHOD, stage 3)."""
+    """How modality and behaviour representations are pulled together."""
 
     focus: Literal["uniform", "hard", "easy"] = "hard"
     """Who gets more weight: everybody the same, the less aligned, or the more aligned."""
     focus_temperature: PositiveFloat = 2.0
     """Temperature of the softmax that turns alignment degrees into entity weights."""
-    ramp: Literal["constant", "linear", "cosine", "exponential", "tanh"] = "linear"
+    ramp: Annotated[str, OneOf(RAMPS)] = "linear"
     """How the strength grows from ``lambda_start`` to ``lambda_max``; ``constant``: it is there
-    from the first step."""
+    from the first step. Your own: see docs/extend.md."""
     ramp_steps: PositiveInt = 100
     """Number of optimisation steps until the strength reaches ``lambda_max``."""
     lambda_start: NonNegativeFloat = 0
@@ -102,7 +107,8 @@ class ModelSettings(Settings):
 
     name: ModelName = "egra"
     """EGRA; MGCN and GUME, which are EGRA with other graphs and a fixed alignment; LightGCN, its
-    behaviour branch; VBPR, FREEDOM and BM3, which are models of their own."""
+    behaviour branch; VBPR, FREEDOM and BM3, which are models of their own. Your own:
+    see docs/extend.md."""
     dim: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     """Width of all representations (a multiple of 4, as FBGEMM's kernels need)."""
     num_layers: NonNegativeInt = 2
@@ -143,7 +149,7 @@ class ModelSettings(Settings):
     @property
     def uses_item_graph(self) -> bool:
         """Whether item-item edges are merged into the behaviour graph."""
-        return self.name in ("egra", "gume")
+        return self.name in ("egra", "gume") or is_own(self.name)
 
 
 class OptimizerSettings(Settings):
@@ -158,6 +164,7 @@ class OptimizerSettings(Settings):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.96
     """Both rates are multiplied by ``decay ** (epoch / decay_epochs)``."""
     decay_epochs: PositiveInt = 50
+    """See ``decay``."""
 
 
 class TrainingSettings(Settings):
@@ -173,8 +180,13 @@ class TrainingSettings(Settings):
     regularization: NonNegativeFloat = 1e-4
     """Weight of the squared norm of the batch's final vectors."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products of all pairs of a batch, in the softmax and the alignment."""
+    """Type of dense products: of all pairs of a batch in softmax and alignment, and of features
+    and representations with weights in the modality branch."""
+    warm_start: Path | None = None
+    """Folder of an earlier run, or of its ``export``: tables start from its vectors, by raw id, and
+    ids that it did not know from their neighbours in the feature graphs or the behaviour graph."""
     max_epochs: PositiveInt = 200
+    """Passes over the training interactions, at most."""
     max_steps: PositiveInt | None = None
     """Stops after this many steps, whatever the epoch; for smoke tests."""
     patience: PositiveInt = 20
@@ -226,9 +238,10 @@ class PretrainModelSettings(ModelSettings):
     """The recommender whose item vectors the item graph is built from."""
 
     name: ModelName = "mgcn"
+    """As in any training."""
 
 
 class PretrainSettings(TrainingSettings):
-    """The first training (METHOD, stage 1)."""
+    """The first training, of the recommender that the item graph is built from."""
 
     model: PretrainModelSettings = PretrainModelSettings()

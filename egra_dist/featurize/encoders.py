@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from egra_dist.catalog.files import content_digest
 from egra_dist.errors import UserError
+from egra_dist.extension import is_own, load_own, source_of
 from egra_dist.featurize.contents import Kind
 
 Encode = Callable[[list[Any]], NDArray[Any]]
@@ -59,8 +59,8 @@ class OwnEncoder:
     def identity(self) -> dict[str, str]:
         """Name of the factory, and digest of the file of its module."""
         self._factory()
-        source = sys.modules[self.name.partition(":")[0]].__file__
-        digest = {"source": content_digest([Path(source)])} if source else {}
+        source = source_of(self.name)
+        digest = {"source": content_digest([source])} if source else {}
         return {"encoder": self.name, **digest}
 
     def load(self) -> Encode:
@@ -68,17 +68,7 @@ class OwnEncoder:
         return self._factory()()
 
     def _factory(self) -> Any:
-        module_name, _, name = self.name.partition(":")
-        if self.folder not in sys.path:
-            sys.path.insert(0, self.folder)
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UserError(f"--encoder {self.name}: cannot be imported: {error}") from None
-        factory = getattr(module, name, None)
-        if not callable(factory):
-            raise UserError(f"--encoder {self.name}: {module_name} has no function {name!r}")
-        return factory
+        return load_own(self.name, "--encoder", Path(self.folder))
 
 
 def choose_encoder(kind: Kind, name: str, weights: Path | None = None) -> EncoderSpec:
@@ -99,7 +89,7 @@ def choose_encoder(kind: Kind, name: str, weights: Path | None = None) -> Encode
     prefix, colon, rest = name.partition(":")
     if prefix == "open_clip" and colon and kind == "image":
         return OpenClipEncoder(rest, weights)
-    if colon and rest.isidentifier() and all(part.isidentifier() for part in prefix.split(".")):
+    if is_own(name):
         if weights is not None:
             raise UserError(f"--weights {weights}: {name} has to load its weights itself")
         return OwnEncoder(name, os.getcwd())  # noqa: PTH109 (a plain text travels to workers)

@@ -35,6 +35,11 @@ class Csr:
         """Number of stored entries."""
         return len(self.indices)
 
+    def as_plain_arrays(self) -> "Csr":
+        """The same matrix; numpy takes single rows of its own arrays faster than of mapped ones."""
+        values = None if self.values is None else np.asarray(self.values)
+        return Csr(np.asarray(self.indptr), np.asarray(self.indices), values, self.num_columns)
+
     def row_degrees(self) -> NDArray[np.float64]:
         """Sum of each row, entry after entry in double precision: ``[num_rows]``."""
         counts = np.diff(self.indptr)

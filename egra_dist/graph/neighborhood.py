@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.graph.csr import Csr
+from egra_dist.graph.csr import Csr, starts_of
 from egra_dist.graph.sampler import Block, FanOut, NeighborSampler, combine_keys, distinct
 
 _BEHAVIOR, _ITEMS_OF_USERS, _FEATURES = range(3)
@@ -54,12 +54,50 @@ class Neighborhood:
     @cached_property
     def inputs(self) -> NDArray[np.int64]:
         """All nodes whose embeddings are needed, distinct and ascending: users first."""
-        parts = [self.nodes, *(block.columns for block in self.layers)]
-        if self.sources:
-            parts += [b.columns + self.num_users for b in self.sources.features.values()]
-        ids = np.sort(np.concatenate(parts))
-        # numpy's own unique would hash them, which takes ten times as long.
-        return ids[np.flatnonzero(np.diff(ids, prepend=-1))]
+        return self._inputs[0]
+
+    @cached_property
+    def places(self) -> "Places":
+        """Where they are needed."""
+        parts = np.split(self._inputs[1], np.cumsum([len(part) for part in self._parts])[:-1])
+        num_layers = 1 + len(self.layers)
+        features = self.sources.features if self.sources else {}
+        return Places(parts[:num_layers], dict(zip(features, parts[num_layers:], strict=True)))
+
+    def reads(self) -> tuple[Csr, list[int]]:
+        """Who reads which inputs, as a matrix ``[num_read, num_inputs]``, and rows by reader.
+
+        First the nodes of the layers ``0 .. L - 1`` read themselves, those of the last and what
+        ``P_L`` makes of their neighbours in one row; then the sources of each modality.
+        """
+        layers, features = self.places.layers, list(self.places.features.values())
+        if not self.layers:
+            alone, sizes = [layers[0], *features], [len(layers[0])]
+            return _picks(np.concatenate(alone), len(self.inputs)), sizes + list(map(len, features))
+        last = _with_own(self.layers[-1].matrix, layers[-1], layers[-2])
+        before, after = (
+            np.concatenate([np.empty(0, np.int32), *parts]) for parts in (layers[:-2], features)
+        )
+        lengths = np.concatenate([np.ones(len(before)), np.diff(last.indptr), np.ones(len(after))])
+        assert last.values is not None, "sampled entries have weights"
+        ones = [np.ones(len(part), np.float32) for part in (before, after)]
+        matrix = Csr(
+            starts_of(lengths.astype(np.int64)),
+            np.concatenate([before, last.indices, after]),
+            np.concatenate([ones[0], last.values, ones[1]]),
+            len(self.inputs),
+        )
+        return matrix, [len(part) for part in (*layers[:-1], *features)]
+
+    @cached_property
+    def _inputs(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        return distinct(np.concatenate(self._parts))
+
+    @property
+    def _parts(self) -> list[NDArray[np.int64]]:
+        features = self.sources.features.values() if self.sources else ()
+        layers = [self.nodes, *(block.columns for block in self.layers)]
+        return [*layers, *(block.columns + self.num_users for block in features)]
 
     @property
     def users(self) -> NDArray[np.int64]:
@@ -70,6 +108,38 @@ class Neighborhood:
     def items(self) -> NDArray[np.int64]:
         """The items among the inputs."""
         return self.inputs[np.searchsorted(self.inputs, self.num_users) :] - self.num_users
+
+
+def _picks(places: NDArray[np.int32], num_inputs: int) -> Csr:
+    """One entry of 1 in each row."""
+    indptr = np.arange(len(places) + 1, dtype=np.int64)
+    return Csr(indptr, places, np.ones(len(places), np.float32), num_inputs)
+
+
+def _with_own(matrix: Csr, places: NDArray[np.int32], own: NDArray[np.int32]) -> Csr:
+    """A matrix over the inputs at ``places``, and an entry of 1 at the row's own input first."""
+    assert matrix.values is not None, "sampled entries have weights"
+    firsts = matrix.indptr[:-1] + np.arange(len(own))
+    is_other = np.ones(matrix.num_entries + len(own), dtype=bool)
+    is_other[firsts] = False
+    indices = np.empty(len(is_other), dtype=np.int32)
+    values = np.ones(len(is_other), dtype=np.float32)
+    indices[firsts], indices[is_other] = own, places[matrix.indices]
+    values[is_other] = matrix.values
+    return Csr(matrix.indptr + np.arange(len(own) + 1), indices, values, -1)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where nodes stand among the inputs of a neighbourhood.
+
+    Attributes:
+        layers: Of each layer ``0 .. L``, ``int32 [num_nodes_l]``.
+        features: Of the sources of each modality, ``int32 [num_sources_m]``.
+    """
+
+    layers: Sequence[NDArray[np.int32]]
+    features: Mapping[str, NDArray[np.int32]]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class NeighborSampler:
     """
 
     def __init__(self, matrix: Csr, num_users: int = 0) -> None:
-        self._matrix = matrix
+        self._matrix = matrix.as_plain_arrays()
         self._num_users = num_users
 
     def sample(self, rows: NDArray[np.int64], fan_out: FanOut, key: int) -> Block:
@@ -73,7 +73,10 @@ class NeighborSampler:
         """
         starts = np.asarray(self._matrix.indptr[rows])
         stops = np.asarray(self._matrix.indptr[rows + 1])
-        splits = self._first_items(starts, stops)
+        splits = starts.copy()
+        # Users have no neighbours but items.
+        items = np.flatnonzero(rows >= self._num_users) if self._num_users else rows[:0]
+        splits[items] = self._first_items(starts[items], stops[items])
         of_items = np.where(rows < self._num_users, fan_out.user_item, fan_out.item_item)
         limits = np.stack([np.full(len(rows), fan_out.user_item), of_items], axis=1)
         edges = _draw_edges(
@@ -94,7 +97,7 @@ class NeighborSampler:
         self, starts: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Where in each row, whose columns ascend, the first item stands."""
-        if self._num_users == 0 or self._matrix.num_entries == 0:
+        if self._matrix.num_entries == 0:
             return starts
         low, high = starts.copy(), stops.copy()
         for _ in range(int((stops - starts).max(initial=0)).bit_length()):
@@ -135,9 +138,24 @@ def _draw_edges(
 
 
 def distinct(ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The distinct ids, ascending, and the place of each id among them."""
-    found, places = np.unique(ids, return_inverse=True)
-    return found.astype(np.int64), places.astype(np.int32)
+    """The distinct ids, ascending, and the place of each id among them.
+
+    Ids and their positions are sorted as one number each: numpy sorts plain integers several times
+    as fast as it finds the order that would sort them.
+    """
+    shift = np.uint64(max(len(ids) - 1, 1).bit_length())
+    keys = ids.astype(np.uint64) << shift
+    keys |= np.arange(len(ids), dtype=np.uint64)
+    assert len(ids) == 0 or int(ids.max()) >> (64 - int(shift)) == 0, "too many, or too large"
+    keys.sort()
+    positions = (keys & ((np.uint64(1) << shift) - np.uint64(1))).astype(np.int32)
+    keys >>= shift
+    is_new = np.empty(len(keys), dtype=bool)
+    is_new[:1] = True
+    np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
+    places = np.empty(len(keys), dtype=np.int32)
+    places[positions] = np.cumsum(is_new, dtype=np.int32) - np.int32(1)
+    return keys[is_new].astype(np.int64), places
 
 
 def combine_keys(*numbers: int) -> int:

@@ -5,12 +5,20 @@ is a named switch.
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from egra_dist.config import AlignmentSettings
+from egra_dist.errors import UserError
+from egra_dist.extension import load_own
+
+Ramp = Callable[[float], float]
+"""Share of the growth that is there at a progress between 0 and 1; never decreases."""
+_CHECKED = 100
 
 
 def alignment_degrees(side: Tensor, behavior: Tensor) -> Tensor:
@@ -50,15 +58,34 @@ def strength(step: int, settings: AlignmentSettings) -> float:
     Args:
         step: Optimisation steps done so far.
         settings: The ramp, its length in steps, ``lambda_start`` and ``lambda_max``.
+
+    Raises:
+        UserError: If a ramp of the user's own cannot be loaded, or decreases.
     """
     if settings.ramp == "constant":
         return settings.lambda_max
     progress = min(step / settings.ramp_steps, 1.0)
-    share = {
-        "linear": progress,
-        "cosine": 0.5 * (1 - math.cos(math.pi * progress)),
-        "exponential": (1 - math.exp(-5 * progress)) / (1 - math.exp(-5)),
-        "tanh": math.tanh(3 * progress) / math.tanh(3),
-    }
     growth = settings.lambda_max - settings.lambda_start
-    return settings.lambda_start + growth * share[settings.ramp]
+    return settings.lambda_start + growth * _ramp(settings.ramp)(progress)
+
+
+_RAMPS: dict[str, Ramp] = {
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: 0.5 * (1 - math.cos(math.pi * progress)),
+    "exponential": lambda progress: (1 - math.exp(-5 * progress)) / (1 - math.exp(-5)),
+    "tanh": lambda progress: math.tanh(3 * progress) / math.tanh(3),
+}
+
+
+@cache
+def _ramp(name: str) -> Ramp:
+    """The ramp of that name, the user's own among them, which is checked once."""
+    if name in _RAMPS:
+        return _RAMPS[name]
+    ramp = load_own(name, "alignment.ramp")
+    shares = [ramp(step / _CHECKED) for step in range(_CHECKED + 1)]
+    if shares[0] < 0 or shares != sorted(shares) or not math.isclose(shares[-1], 1):
+        raise UserError(
+            f"alignment.ramp {name}: must never decrease, from 0 or more at progress 0 to 1 at 1"
+        )
+    return ramp

@@ -18,7 +18,7 @@ from egra_dist.model.exchange import gather_rows, rank
 from egra_dist.model.losses import info_nce
 from egra_dist.model.modality import ModalityBranch
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
-from egra_dist.model.ranking import RankingLoss, first_occurrences
+from egra_dist.model.ranking import RankingLoss, first_occurrences, places
 from egra_dist.model.recommender import (
     Batch,
     Propagated,
@@ -28,6 +28,8 @@ from egra_dist.model.recommender import (
     Weighted,
 )
 from egra_dist.model.subgraph import Subgraph
+
+_SMALLEST_NORM = 1e-12
 
 
 class Egra(Recommender):
@@ -55,29 +57,46 @@ class Egra(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """``H`` over the behaviour graph and every ``P_m``; see :meth:`Recommender.propagate`."""
-        assert self._behavior_graph is not None, "built for sampled propagation alone"
-        embeddings = torch.cat([users, items])
-        num_layers = self._settings.model.num_layers
-        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers)
-        if self.modality_branch is None:
-            return Propagated(behavior, None)
-        return Propagated(behavior, self.modality_branch.propagate(items))
+        own = torch.arange(len(users) + len(items), device=users.device)
+        return self._propagate_to(own, users, items)
 
-    def propagate_sample(self, users: Tensor, items: Tensor, sample: Subgraph) -> Propagated:
+    def propagate_batch(
+        self, users: Tensor, items: Tensor, shares: Sequence[Triplets]
+    ) -> Propagated:
+        """To the batch's own nodes alone; see :meth:`Recommender.propagate_batch`."""
+        start = self._nodes.positions.block(rank()).start
+        nodes = torch.unique(torch.cat([share.nodes() for share in shares])) - start
+        own = nodes[(nodes >= 0) & (nodes < len(users) + len(items))]
+        return self.rows_of(self._propagate_to(own, users, items), shares)
+
+    def _propagate_to(self, nodes: Tensor, users: Tensor, items: Tensor) -> Propagated:
+        assert self._behavior_graph is not None, "built for sampled propagation alone"
+        num_layers = self._settings.model.num_layers
+        embeddings = torch.cat([users, items])
+        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers, nodes)
+        if self.modality_branch is None:
+            return Propagated(behavior, None, nodes)
+        num_users = torch.searchsorted(nodes, len(users))
+        of_users, of_items = nodes[:num_users], nodes[num_users:] - len(users)
+        modalities = self.modality_branch.propagate(items, of_users, of_items)
+        return Propagated(behavior, modalities, nodes)
+
+    def propagate_sample(self, embeddings: Tensor, sample: Subgraph) -> Propagated:
         """Estimates the rows of a batch from its sampled neighbourhood.
 
         Args:
-            users: Rows of ``E_u`` that the sample needs, ``[num_users, dim]``.
-            items: Rows of ``E_i``, ``[num_items, dim]``.
+            embeddings: Rows of ``E_u`` that the sample needs, and below them rows of ``E_i``,
+                ``[num_inputs, dim]``.
             sample: Who gathers from whom.
 
         Returns:
             The rows of this rank's triplets.
         """
-        behavior = sample.mean_of_layers(torch.cat([users, items])).index_select(0, sample.rows)
+        layers, sources = sample.read(embeddings)
+        behavior = sample.mean_of_layers(layers).index_select(0, sample.rows)
         if self.modality_branch is None or sample.modalities is None:
             return Propagated(behavior, None)
-        modalities = self.modality_branch.propagate_sample(items, sample.modalities)
+        modalities = self.modality_branch.propagate_sample(sources, sample.modalities)
         return Propagated(behavior, modalities.index_select(0, sample.rows))
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
@@ -95,6 +114,17 @@ class Egra(Recommender):
         if settings.side_weight != 1:
             side = settings.side_weight * side
         return behavior + side
+
+    def modality_shares(self, rows: Propagated, made: Representations) -> dict[str, Tensor]:
+        """See :meth:`Recommender.modality_shares`: the vectors are sums of ``H`` and ``Side``."""
+        if self.modality_branch is None or rows.modalities is None or made.side is None:
+            return {}
+        settings = self._settings.model
+        scale = settings.side_weight * _lengths(made.final) / _lengths(made.fused)
+        if settings.fusion == "normalized":
+            scale = scale / _lengths(made.side)
+        shares = scale[:, :, None] * self.modality_branch.shares(rows.modalities, rows.behavior)
+        return dict(zip(self.modality_branch.names, shares.unbind(1), strict=True))
 
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
@@ -127,17 +157,29 @@ class Egra(Recommender):
     def _align(self, side: Tensor, behavior: Tensor, entities: list[Tensor]) -> Tensor:
         """Weighted InfoNCE of this rank's rows against the rows of all ranks."""
         settings = self._settings.alignment
+        kept = first_occurrences(entities)
         if settings.unique_ids:
-            kept = first_occurrences(entities)
             side, behavior = side[kept[rank()]], behavior[kept[rank()]]
             entities = [ids[mask] for ids, mask in zip(entities, kept, strict=True)]
+            kept = [torch.ones_like(ids, dtype=torch.bool) for ids in entities]
         sizes = [len(ids) for ids in entities]
-        start = sum(sizes[: rank()])
-        own = slice(start, start + sizes[rank()])
+        own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
         degrees = gather_rows(alignment.alignment_degrees(side, behavior)[:, None], sizes)[:, 0]
         weights = alignment.entity_weights(degrees, settings)[own]
-        positives = torch.arange(own.start, own.stop, device=side.device)
-        candidates = gather_rows(behavior, sizes)
-        dtype = getattr(torch, self._settings.precision)
-        losses = info_nce(side, candidates, positives, settings.temperature, dtype)
+        # Rows of an entity that occurs more often are alike: as a candidate it stands once.
+        candidates = gather_rows(behavior[kept[rank()]], [int(mask.sum()) for mask in kept])
+        stands_at = places(torch.cat(entities), torch.cat(entities)[torch.cat(kept)])
+        losses = info_nce(
+            side,
+            candidates,
+            stands_at[own],
+            settings.temperature,
+            getattr(torch, self._settings.precision),
+            torch.bincount(stands_at, minlength=len(candidates)).to(side.dtype).log(),
+        )
         return (weights * losses).sum() / sum(sizes)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Norms ``[num_rows, 1]``, above 0."""
+    return rows.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)

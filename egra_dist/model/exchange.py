@@ -4,6 +4,7 @@ One primitive, an all-to-all of rows, carries the halo of a propagation layer, t
 and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
+from egra_dist.model.mailbox import Mailbox, open_mailbox
 
 
 def world_size() -> int:
@@ -52,13 +54,32 @@ class _AllToAll(torch.autograd.Function):
 
 
 def _all_to_all(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
+    rows = rows.contiguous()
+    mailbox = _mailbox() if rows.device.type == "cpu" else None
+    if mailbox is not None:
+        return mailbox.exchange(rows, num_sent, num_received)
     received = rows.new_empty((sum(num_received), *rows.shape[1:]))
-    dist.all_to_all_single(received, rows.contiguous(), num_received, num_sent)
+    dist.all_to_all_single(received, rows, num_received, num_sent)
     return received
 
 
+_opened: dict[str, Any] = {}
+
+
+def _mailbox() -> Mailbox | None:
+    """That of the process group, if all of its ranks are on this machine."""
+    group = dist.group.WORLD
+    if _opened.get("group") is not group:
+        is_alone = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) == dist.get_world_size()
+        _opened.update(group=group, mailbox=open_mailbox() if is_alone else None)
+    return _opened["mailbox"]
+
+
 def fetch_rows(
-    parts: Sequence[Tensor], wanted: Sequence[Tensor], partition: RowPartition
+    parts: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    partition: RowPartition,
+    held: Tensor | None = None,
 ) -> list[Tensor]:
     """Rows of matrices that are partitioned alike, wherever they live, in one exchange.
 
@@ -69,23 +90,28 @@ def fetch_rows(
         parts: This rank's rows of each matrix, ``[num_own_rows, dim]``; widths may differ.
         wanted: For each rank the rows it wants, global ids ``int64 [num_wanted]``.
         partition: Who owns which row.
+        held: The own rows that ``parts`` have, ascending, ``int64 [num_held]``; all when None.
 
     Returns:
         Of each matrix ``[len(wanted[rank]), dim]`` in the order wanted, with gradients to the
         owners.
     """
     if world_size() == 1:
-        return [part.index_select(0, wanted[0]) for part in parts]
+        return _select(parts, wanted[0], held)
     own = partition.block(rank())
     to_send = [ids[(ids >= own.start) & (ids < own.stop)] - own.start for ids in wanted]
     starts = torch.as_tensor(partition.starts, device=parts[0].device)
     owners = torch.bucketize(wanted[rank()], starts[1:], right=True)
     num_received = torch.bincount(owners, minlength=world_size()).tolist()
-    chosen = torch.cat(to_send)
-    sent = torch.cat([part.index_select(0, chosen) for part in parts], dim=1)
+    sent = torch.cat(_select(parts, torch.cat(to_send), held), dim=1)
     received = exchange(sent, [len(ids) for ids in to_send], num_received)
     arrival = torch.argsort(torch.argsort(owners, stable=True))
     return list(received.index_select(0, arrival).split([part.shape[1] for part in parts], dim=1))
+
+
+def _select(parts: Sequence[Tensor], rows: Tensor, held: Tensor | None) -> list[Tensor]:
+    places = rows if held is None else torch.searchsorted(held, rows)
+    return [part.index_select(0, places) for part in parts]
 
 
 def gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:

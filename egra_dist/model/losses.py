@@ -26,10 +26,11 @@ def info_nce(
     positives: Tensor,
     temperature: float,
     dtype: torch.dtype | None = None,
+    log_counts: Tensor | None = None,
 ) -> Tensor:
-    """In-batch InfoNCE: ``-log(exp(cos(a_j, c_p)/t) / sum_k exp(cos(a_j, c_k)/t))``.
+    """In-batch InfoNCE: ``-log(exp(cos(a_j, c_p)/t) / sum_k n_k exp(cos(a_j, c_k)/t))``.
 
-    METHOD, stage 1. Duplicate candidates are kept as they come.
+    METHOD, stage 1. Duplicate candidates are kept as they come, or each stands once and counts.
 
     Args:
         anchors: ``[num_anchors, dim]``.
@@ -37,6 +38,7 @@ def info_nce(
         positives: ``int64 [num_anchors]``, the candidate that belongs to each anchor.
         temperature: ``t``.
         dtype: Type of the products of all pairs; that of the rows when None.
+        log_counts: ``log n [num_candidates]``, how often each occurs; once when None.
 
     Returns:
         ``[num_anchors]``.
@@ -44,10 +46,8 @@ def info_nce(
     anchors = functional.normalize(anchors, dim=1)
     candidates = functional.normalize(candidates, dim=1)
     numerator = (anchors * candidates[positives]).sum(1) / temperature
-    bound = torch.full((1,), 1 / temperature, dtype=anchors.dtype, device=anchors.device)
-    # Cosines are bounded, so that no search for the maximum is needed.
-    log_sums = _LogSumExp.apply(anchors, candidates, -bound, 1 / temperature, bound, dtype)
-    return log_sums - numerator
+    bias = candidates.new_zeros(len(candidates)) if log_counts is None else log_counts
+    return _LogSumExp.apply(anchors, candidates, bias, 1 / temperature, dtype) - numerator
 
 
 def sampled_softmax(
@@ -56,7 +56,6 @@ def sampled_softmax(
     positives: Tensor,
     log_shares: Tensor,
     temperature: float,
-    is_cosine: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Softmax over sampled items, corrected for how often each is sampled.
@@ -70,25 +69,22 @@ def sampled_softmax(
         positives: ``int64 [num_users]``, the candidate that each user interacted with.
         log_shares: ``log q [num_candidates]``; zeros for no correction.
         temperature: ``t``.
-        is_cosine: Whether all rows have norm 1: no search for the largest product is needed.
         dtype: Type of the products of all pairs; that of the rows when None.
 
     Returns:
         ``[num_users]``.
     """
     products = (users * candidates[positives]).sum(1) / temperature
-    bias, bound = -log_shares, None
-    if is_cosine:
-        bound = 1 / temperature + bias.max()
-        bias = bias - bound
-    total = _LogSumExp.apply(users, candidates, bias, 1 / temperature, bound, dtype)
+    total = _LogSumExp.apply(users, candidates, -log_shares, 1 / temperature, dtype)
     return total - (products - log_shares[positives])
 
 
 class _LogSumExp(torch.autograd.Function):
     """``logsumexp_k(scale * <a_j, c_k> + bias_k)``.
 
-    One exponential per pair serves both directions: this is what a step of training costs most.
+    Its gradient by an anchor is the mean of the candidates under the softmax: attention with the
+    candidates as keys and as values gives both at once, and no matrix of all pairs is kept. That
+    by the candidates is attention the other way round. These are what a step costs most.
     """
 
     @staticmethod
@@ -98,25 +94,39 @@ class _LogSumExp(torch.autograd.Function):
         candidates: Tensor,
         bias: Tensor,
         scale: float,
-        bound: Tensor | None,
         dtype: torch.dtype | None,
     ) -> Tensor:
-        kind = dtype or anchors.dtype
-        low, others = anchors.to(kind), candidates.to(kind)
-        shares = torch.addmm(bias.to(kind), low, others.T, alpha=scale)
-        if bound is None:
-            bound = shares.amax(1)
-            shares -= bound[:, None]
-        # Summed in float32 and rounded; asked for a float32 result, torch copies all pairs first.
-        total = shares.exp_().sum(1).to(anchors.dtype)
-        ctx.save_for_backward(low, others, shares, total)
+        low, others = (rows.to(dtype or anchors.dtype) for rows in (anchors, candidates))
+        means, log_sums = _attend(low, others, others, bias, scale)
+        ctx.save_for_backward(low, others, bias, means, log_sums)
         ctx.scale = scale
-        return total.log() + bound
+        return log_sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        low, others, shares, total = ctx.saved_tensors
-        row_weights = (gradients[0] * ctx.scale / total)[:, None]
-        of_anchors = row_weights * (shares @ others)
-        of_candidates = shares.T @ (row_weights * low).to(low.dtype)
-        return of_anchors, of_candidates.to(total.dtype), None, None, None, None
+        low, others, bias, means, log_sums = ctx.saved_tensors
+        of_sums = ctx.scale * gradients[0][:, None]
+        values = (of_sums * low).to(low.dtype)
+        received, log_totals = _attend(others, low, values, -log_sums, ctx.scale)
+        of_candidates = (log_totals + bias).exp()[:, None] * received
+        return of_sums * means, of_candidates, None, None, None
+
+
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """``softmax_k(scale * <q_j, k_k> + bias_k)``: means of the values, and log of its sums.
+
+    Returns:
+        ``[num_queries, dim]`` and ``[num_queries]``, in the type of the bias.
+    """
+    if queries.device.type == "cpu" and len(queries) and len(keys):
+        # torch's public function does not return the sums.
+        means, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            *(rows[None, None] for rows in (queries, keys, values)),
+            attn_mask=bias.expand(len(queries), -1)[None, None],
+            scale=scale,
+        )
+        return means[0, 0].to(bias.dtype), log_sums[0, 0].to(bias.dtype)
+    logits = torch.addmm(bias, queries.to(bias.dtype), keys.T.to(bias.dtype), alpha=scale)
+    return torch.softmax(logits, 1) @ values.to(bias.dtype), logits.logsumexp(1)

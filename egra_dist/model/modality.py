@@ -5,10 +5,13 @@ The branch of MGCN (Yu et al. 2023), as METHOD's stage 1 gives it, for any numbe
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from egra_dist.model.fusion import fuse
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.subgraph import ModalityGraph
 
@@ -37,12 +40,19 @@ class ModalityBranch(nn.Module):
         widths: Columns of each modality's features.
         dim: Width of all representations.
         graph: What exact propagation runs over; None where only samples are.
+        dtype: Type of the products with features and weights; sums and what is between stay
+            float32.
     """
 
     def __init__(
-        self, widths: Mapping[str, int], dim: int, graph: WholeModalityGraph | None
+        self,
+        widths: Mapping[str, int],
+        dim: int,
+        graph: WholeModalityGraph | None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self._dtype = dtype
         self.names = tuple(widths)
         self._graph = graph
         self.project = _per_modality({m: nn.Linear(widths[m], dim) for m in self.names})
@@ -50,14 +60,18 @@ class ModalityBranch(nn.Module):
         self.gate = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
         self.query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
-    def propagate(self, item_embeddings: Tensor) -> Tensor:
+    def propagate(
+        self, item_embeddings: Tensor, users: Tensor | None = None, items: Tensor | None = None
+    ) -> Tensor:
         """``P_m = [N(A)[:U, U:] I_m; I_m]`` with ``I_m = S_m e_m`` for every modality.
 
         Args:
             item_embeddings: ``E_i``, this rank's rows ``[num_own_items, dim]``.
+            users: The own users that are wanted, distinct, ``int64 [num_users]``; all when None.
+            items: The own items, likewise.
 
         Returns:
-            ``[num_own_nodes, num_modalities * dim]``, own users first.
+            ``[num_users + num_items, num_modalities * dim]``, users first.
         """
         graph = self._graph
         assert graph is not None, "built for sampled propagation alone"
@@ -66,27 +80,26 @@ class ModalityBranch(nn.Module):
             @ self.purified(m, item_embeddings, graph.features[m], graph.present[m])
             for m in self.names
         ]
-        items = torch.cat(gathered, dim=1)
-        return torch.cat([graph.user_rows @ items, items])
+        of_items = torch.cat(gathered, dim=1)
+        if users is None:
+            of_users = graph.user_rows @ of_items
+        else:
+            of_users = graph.user_rows.rows_times(users, of_items)
+        return torch.cat([of_users, of_items if items is None else of_items[items]])
 
-    def propagate_sample(self, item_embeddings: Tensor, graph: ModalityGraph) -> Tensor:
+    def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
         """The same for the nodes of a batch.
 
         Args:
-            item_embeddings: Rows of ``E_i`` that were looked up, ``[num_items, dim]``.
-            graph: Which of them the nodes gather from.
+            sources: Per modality the embeddings of the items that it travels from,
+                ``[num_sources_m, dim]``.
+            graph: How it travels.
 
         Returns:
             ``[num_nodes, num_modalities * dim]``.
         """
         gathered = [
-            graph.item_graphs[m]
-            @ self.purified(
-                m,
-                item_embeddings.index_select(0, graph.items[m]),
-                graph.features[m],
-                graph.present[m],
-            )
+            graph.item_graphs[m] @ (sources[m] * self._gates(m, graph.features[m]))
             for m in self.names
         ]
         return graph.gather @ torch.cat(gathered, dim=1)
@@ -102,9 +115,19 @@ class ModalityBranch(nn.Module):
             features: ``[num_items, dim_m]``.
             present: ``bool [num_items]``.
         """
-        projected = self.project[modality](features)
-        gate = torch.sigmoid(self.purify[modality](projected))
-        return item_embeddings * gate * present[:, None]
+        return item_embeddings * self._gates(modality, features) * present[:, None]
+
+    def _gates(self, modality: str, features: Tensor) -> Tensor:
+        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``; of many rows both maps are made one first."""
+        project = cast("nn.Linear", self.project[modality])
+        purify = cast("nn.Linear", self.purify[modality])
+        kept = project.weight.dtype
+        if len(features) < sum(project.weight.shape):
+            return torch.sigmoid(purify(project(features.to(kept))))
+        weight = purify.weight @ project.weight
+        dtype = self._dtype or kept
+        logits = functional.linear(features.to(dtype), weight.to(dtype)).to(kept)
+        return torch.sigmoid(logits + purify(project.bias))
 
     @property
     def num_modalities(self) -> int:
@@ -125,17 +148,42 @@ class ModalityBranch(nn.Module):
         Returns:
             ``[num_rows, dim]``.
         """
-        num_modalities = self.num_modalities
-        dim = propagated.shape[1] // num_modalities
-        views = propagated.view(len(propagated), num_modalities, dim)
+        views = self._views(propagated)
         if kept is not None:
             views = views * kept[:, :, None]
+        query, _, out = cast("list[nn.Linear]", list(self.query))
+        gates = [cast("nn.Linear", self.gate[m]) for m in self.names]
+        return fuse(views, behavior, query, out, gates, self._dtype or views.dtype)
+
+    def shares(self, propagated: Tensor, behavior: Tensor) -> Tensor:
+        """What each modality adds to ``Side``: :meth:`fuse` is their sum.
+
+        With ``s_m = sigmoid(G_m H)``, ``Side`` is ``sum_m (s_m + att_m (1 - sum_n s_n)) P_m / (M +
+        1)``: once gates and attention are given, it is linear in the modalities.
+
+        Args:
+            propagated: Rows of :meth:`propagate`, ``[num_rows, num_modalities * dim]``.
+            behavior: The same rows of ``H``, ``[num_rows, dim]``.
+
+        Returns:
+            ``[num_rows, num_modalities, dim]``.
+        """
+        views = self._views(propagated)
+        is_there, attention, gates = self._weights(views, behavior)
+        gates = gates * is_there[:, :, None]
+        weights = gates + attention[:, :, None] * (1 - gates.sum(1, keepdim=True))
+        return weights * views / (self.num_modalities + 1)
+
+    def _views(self, propagated: Tensor) -> Tensor:
+        dim = propagated.shape[1] // self.num_modalities
+        return propagated.view(len(propagated), self.num_modalities, dim)
+
+    def _weights(self, views: Tensor, behavior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which modalities are there, attention over them, and the gates of each."""
         is_there = views.detach().abs().amax(2) > 0
         logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
-        common = (torch.softmax(logits, dim=1)[:, :, None] * views).sum(1)
         gates = torch.stack([self.gate[m](behavior) for m in self.names], dim=1)
-        specific = torch.sigmoid(gates) * (views - common[:, None]) * is_there[:, :, None]
-        return (specific.sum(1) + common) / (num_modalities + 1)
+        return is_there, torch.softmax(logits, dim=1), torch.sigmoid(gates)
 
 
 def _per_modality(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -71,10 +71,9 @@ class RankingLoss:
         return sampled_softmax(
             users,
             candidates,
-            _places(ids[rank()][0], items),
+            places(ids[rank()][0], items),
             self._log_shares(items, sum(len(own) for own, _ in ids), sum(taken)),
             self._settings.temperature,
-            self._settings.score == "cosine",
             self._dtype,
         ).sum()
 
@@ -110,7 +109,7 @@ def _first(sizes: Sequence[int], count: int) -> list[int]:
     return taken
 
 
-def _places(ids: Tensor, items: Tensor) -> Tensor:
+def places(ids: Tensor, items: Tensor) -> Tensor:
     """Where each of ``ids`` stands in the distinct ``items``."""
     ordered, order = torch.sort(items)
     return order[torch.searchsorted(ordered, ids)]

@@ -39,18 +39,18 @@ class Propagated:
     Attributes:
         behavior: ``H [num_rows, dim]``.
         modalities: Every ``P_m`` side by side, ``[num_rows, num_modalities * dim]``.
+        held: The own nodes that there are rows of, ascending; all when None.
     """
 
     behavior: Tensor
     modalities: Tensor | None
+    held: Tensor | None = None
 
     def fetch(self, wanted: Sequence[Tensor], partition: RowPartition) -> "Propagated":
         """The rows wanted by this rank, see :func:`fetch_rows`."""
-        if self.modalities is None:
-            (behavior,) = fetch_rows([self.behavior], wanted, partition)
-            return Propagated(behavior, None)
-        behavior, modalities = fetch_rows([self.behavior, self.modalities], wanted, partition)
-        return Propagated(behavior, modalities)
+        parts = [part for part in (self.behavior, self.modalities) if part is not None]
+        behavior, *modalities = fetch_rows(parts, wanted, partition, self.held)
+        return Propagated(behavior, modalities[0] if modalities else None)
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,18 @@ class Recommender(nn.Module, ABC):
             This rank's nodes, its users first.
         """
 
+    def propagate_batch(
+        self, users: Tensor, items: Tensor, shares: Sequence[Triplets]
+    ) -> Propagated:
+        """Propagates to the rows of this rank's triplets; a collective call.
+
+        Args:
+            users: ``E_u``, this rank's rows ``[num_own_users, dim]``.
+            items: ``E_i``, this rank's rows ``[num_own_items, dim]``.
+            shares: The triplets of every rank; all ranks know them all.
+        """
+        return self.rows_of(self.propagate(users, items), shares)
+
     @abstractmethod
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
         """What modalities say of propagated rows, and all that is known of them.
@@ -171,6 +183,18 @@ class Recommender(nn.Module, ABC):
     def represent(self, rows: Propagated) -> Representations:
         """Fuses propagated rows, any of them, for scores."""
         return self._finish(rows, *self.fuse(rows), self._settings.ranking.norm_power)
+
+    def modality_shares(self, rows: Propagated, made: Representations) -> dict[str, Tensor]:
+        """What each modality adds to final vectors ``[num_rows, dim]``, by its name.
+
+        What is left of a final vector is what behaviour adds. Empty for a model that does not
+        add modalities up.
+
+        Args:
+            rows: What was fused.
+            made: What :meth:`represent` made of it.
+        """
+        return {}
 
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int

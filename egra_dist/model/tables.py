@@ -19,6 +19,7 @@ from torch.distributed._shard.sharding_spec import ShardMetadata
 
 from egra_dist.graph.partition import RowPartition
 from egra_dist.model.exchange import exchange
+from egra_dist.model.lookup import ReadRows, ask_owners
 
 USER, ITEM = "user", "item"
 _INITIALISATION_BLOCK = 65536
@@ -49,33 +50,23 @@ class EmbeddingTables:
         """This rank's rows ``[num_own_rows, dim]``; sharing storage with TorchRec's shard."""
         return self._parameters[table]
 
-    def lookup(self, table: str, ids: Tensor) -> Tensor:
-        """Rows of a table, wherever they live; a collective call.
+    def lookup(self, ids: Mapping[str, Tensor]) -> Tensor:
+        """Rows of some tables, wherever they live, one table below the other; a collective call.
 
         Args:
-            table: Name of the table.
-            ids: Distinct rows, ascending, ``int64 [num_rows]``.
+            ids: Of each table distinct rows, ascending, ``int64 [num_rows]``.
 
         Returns:
-            ``[num_rows, dim]``; gradients arrive as sparse rows of :meth:`local` of the owner.
+            ``[sum(num_rows), dim]``; gradients arrive as sparse rows of :meth:`local` of the owner.
         """
-        num_asked, num_given, wanted = self._ask_owners(self.partition(table), ids)
-        rows = nn.functional.embedding(wanted, self.local(table), sparse=True)
-        return exchange(rows, num_given, num_asked)
-
-    def _ask_owners(
-        self, partition: RowPartition, ids: Tensor
-    ) -> tuple[list[int], list[int], Tensor]:
-        """How many rows come from and go to each rank, and which of the own rows go."""
+        tables = [self.local(table) for table in ids]
         if dist.get_world_size() == 1:
-            return [len(ids)], [len(ids)], ids
-        starts = torch.as_tensor(partition.starts, device=ids.device)
-        asked = torch.diff(torch.searchsorted(ids, starts))
-        given = torch.empty_like(asked)
-        dist.all_to_all_single(given, asked)
-        num_asked, num_given = asked.tolist(), given.tolist()
-        own = partition.block(dist.get_rank())
-        return num_asked, num_given, exchange(ids, num_asked, num_given) - own.start
+            return ReadRows.apply(list(ids.values()), *tables)
+        partitions = [self.partition(table) for table in ids]
+        asked = ask_owners(partitions, list(ids.values()))
+        rows = ReadRows.apply(asked.wanted, *tables).split([len(part) for part in asked.wanted])
+        counts = zip(rows, asked.num_given, asked.num_asked, strict=True)
+        return torch.cat([exchange(part, given, taken) for part, given, taken in counts])
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """This rank's rows of every table."""

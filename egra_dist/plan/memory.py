@@ -111,11 +111,13 @@ def memory(
     model = training.model
     tables = FLOAT * (worker.users * model.user_dim + worker.items * model.dim)
     adam = training.optimizer.tables == "adam"
+    optimizer = 2 * tables if adam else FLOAT * worker.nodes
     widths = _widths(sizes, training)
     parts = {
         "tables": tables,
         "gradients": tables,
-        "optimizer": 2 * tables if adam else FLOAT * worker.nodes,
+        "optimizer": optimizer,
+        "checkpoint": tables + optimizer,  # the copy that is written in the background
         "graph": _graph_bytes(sizes, training, graph, k, num_workers, worker),
         "features": FLOAT * worker.items * sum(widths),
         "halo": FLOAT * model.dim * worker.halo if model.name != "vbpr" else 0,

@@ -24,6 +24,7 @@ from egra_dist.sweep.record import BEST, TRIALS, SweepRecord, TrialRecord
 from egra_dist.sweep.space import SearchSpace
 from egra_dist.sweep.trial import TrialTask
 from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.names import SWEEP_TAG
 from egra_dist.tracking.progress import StageProgress
 
 _log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Sweep:
             tracking.experiment,
             tracking.run_name,
             tags={
-                "sweep": self._folder.name,
+                SWEEP_TAG: self._folder.name,
                 "dataset": self._catalog.path.resolve().name,
                 "dataset_digest": self._catalog.digest,
                 "model": self._base.train.model.name,
@@ -154,7 +155,7 @@ class Sweep:
                 stage,
                 self._verbosity,
                 self._folder / "artifacts",
-                experiment.tags_of_nested_runs,
+                self._tags_of_trials(experiment),
             )
 
     def _search(self, experiment: Experiment) -> None:
@@ -191,9 +192,12 @@ class Sweep:
             directory=str(Path.cwd()),
             catalog=str(self._catalog.path.resolve()),
             artifacts=str(self._folder / "artifacts"),
-            tags=tuple(experiment.tags_of_nested_runs.items()),
+            tags=tuple(self._tags_of_trials(experiment).items()),
             verbosity=self._verbosity,
         )
+
+    def _tags_of_trials(self, experiment: Experiment) -> dict[str, str]:
+        return {SWEEP_TAG: self._folder.name, **experiment.tags_of_nested_runs}
 
     def _trial_folder(self, trial: TrialRecord) -> Path:
         return self._folder / "trials" / trial.name
@@ -224,11 +228,11 @@ class Sweep:
         if self.record.best:
             self.record.write_best(self.best_config(), self.metric)
             experiment.log_artifact(self._folder / BEST)
-            experiment.log_metrics({f"best/{self.metric}": self.record.best.score or 0.0})
+            experiment.log_metrics({f"best/valid/{self.metric}": self.record.best.score or 0.0})
 
     def _record_trial(self, trial: TrialRecord, experiment: Experiment) -> None:
         """Adds to a trial's run what its process did not know: its score, and how it ended."""
-        scores = {f"best/valid/{self.metric}": trial.score or 0.0, "epochs": trial.epoch}
+        scores = {f"best/valid/{self.metric}": trial.score or 0.0, "train/epochs": trial.epoch}
         folder, name = self._trial_folder(trial), self._base.tracking.experiment
         try:
             with Experiment.open(experiment.uri, folder, name, tags={"trial": trial.status}) as run:

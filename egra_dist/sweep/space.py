@@ -31,7 +31,9 @@ class Distribution(Settings):
     grid: Values | None = None
     """Each of these: all combinations of all grids are tried with every draw of the rest."""
     uniform: tuple[float, float] | None = None
+    """Bounds of a number, drawn uniformly."""
     log_uniform: tuple[float, float] | None = None
+    """Bounds of a number whose logarithm is drawn uniformly; above 0."""
     integer: tuple[int, int] | None = None
     """Bounds, both included."""
 

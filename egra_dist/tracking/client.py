@@ -2,8 +2,9 @@
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -14,13 +15,14 @@ from egra_dist.tracking.noise import quiet_environment
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SQLITE_FILE = "mlflow.db"
 _SQLITE = "sqlite:///"
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
 def default_uri(run_folder: Path) -> str:
     """The store that a run has for itself."""
-    return f"{_SQLITE}{run_folder.absolute()}/mlflow.db"
+    return f"{_SQLITE}{run_folder.absolute()}/{SQLITE_FILE}"
 
 
 def resolve_uri(uri: str | None) -> str | None:
@@ -80,3 +82,9 @@ def _first_use_alone(uri: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """The first line of what MLflow raised: the rest is advice or a traceback."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def snapshot(database: Path, copy: Path) -> None:
+    """Copies a sqlite file that may be written meanwhile."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)

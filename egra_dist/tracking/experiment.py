@@ -1,25 +1,23 @@
 """The driver's side of tracking: one parent run per pipeline run, one child per stage."""
 
 import logging
-import shutil
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from egra_dist.artifact import write_json
+from egra_dist.redaction import redact, redacted
+from egra_dist.tracking.artifacts import ArtifactLog
 from egra_dist.tracking.background import Background
 from egra_dist.tracking.client import default_uri, resolve_uri, without_password
+from egra_dist.tracking.endings import exit_on_sigterm, status_of
 from egra_dist.tracking.facts import facts
 from egra_dist.tracking.ledger import LEDGER, Ledger, RunEntry, now_ms
 from egra_dist.tracking.mirror import PARENT_TAG, SPOOL, Mirror, lock_folder
 from egra_dist.tracking.names import clean_name, flatten
-from egra_dist.tracking.spool import Spool, SpoolWriter
+from egra_dist.tracking.spool import Spool, SpoolWriter, Value
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ _MAX_PARAM_LENGTH = 500
 _LONGEST_WAIT_SECONDS = 10.0
 
 
-class Experiment:
+class Experiment(ArtifactLog):
     """Records a pipeline run in MLflow, and goes on quietly when MLflow is away.
 
     What ought to be in MLflow is written to the run folder first; one background thread brings
@@ -103,7 +101,7 @@ class Experiment:
         """Starts the run of a stage, or goes on with the one that it had.
 
         Args:
-            stage: Name of the stage, also the run's name.
+            stage: Name of the stage; the run's name is the parent's and this.
             params: Nested settings of the stage.
             tags: What to filter by.
 
@@ -112,7 +110,8 @@ class Experiment:
             understand in its place.
         """
         assert stage != _PARENT
-        self._begin(stage, stage, params, {"stage": stage, **(tags or {})})
+        name = f"{self._ledger.runs[_PARENT].name}/{stage}"
+        self._begin(stage, name, params, {"stage": stage, **(tags or {})})
         self._background.wait_for_runs(_LONGEST_WAIT_SECONDS)
         return self._ledger.runs[stage].id
 
@@ -128,7 +127,7 @@ class Experiment:
         try:
             yield run_id
         except BaseException as error:
-            self.end(run_id, _status(error))
+            self.end(run_id, status_of(error))
             raise
         self.end(run_id)
 
@@ -140,9 +139,8 @@ class Experiment:
 
     def set_tags(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
         """Sets tags of a run; of the parent when none is named."""
-        cleaned = {clean_name(name): str(value) for name, value in tags.items()}
         with self._mirror.lock:
-            self._entry(run_id).add({}, cleaned)
+            self._entry(run_id).add({}, _clean_tags(tags))
         self._save_and_push()
 
     def log_metrics(
@@ -154,17 +152,28 @@ class Experiment:
         writer.close()
         self._background.submit()
 
-    def log_dict(self, content: Any, path: str, run_id: str | None = None) -> None:
-        """Records JSON as an artifact, e.g. under ``"plan/sharding.json"``."""
-        self._put(path, lambda file: write_json(file, content), run_id)
+    def log_datasets(self, datasets: Iterable[dict[str, str]], run_id: str | None = None) -> None:
+        """Records what a run is made from, see :func:`egra_dist.tracking.datasets.dataset`."""
+        with self._mirror.lock:
+            self._entry(run_id).add_datasets(datasets)
+        self._save_and_push()
 
-    def log_text(self, text: str, path: str, run_id: str | None = None) -> None:
-        """Records text as an artifact."""
-        self._put(path, lambda file: file.write_text(text), run_id)
+    def copy_metrics(self, run_id: str, names: Collection[str]) -> None:
+        """Gives the parent some of the metrics of a stage, with their steps and times.
 
-    def log_artifact(self, file: Path, folder: str = "", run_id: str | None = None) -> None:
-        """Records a copy of a file as an artifact; meant for small files."""
-        self._put(f"{folder}/{file.name}", lambda copy: shutil.copy(file, copy), run_id)
+        MLflow's page folds stages away below their run, so that what runs are compared by has to
+        be the run's own, too.
+        """
+        writer = SpoolWriter(Spool(self.spool, self._entry(None).key))
+        for point in Spool(self.spool, self._entry(run_id).key).points():
+            if point.name in names:
+                writer.append(point.step, {point.name: point.value}, point.time)
+        writer.close()
+        self._background.submit()
+
+    def series(self, run_id: str | None = None) -> dict[str, list[Value]]:
+        """Every metric of a run as it was recorded in this run folder, by step."""
+        return Spool(self.spool, self._entry(run_id).key).series()
 
     def close(self, status: str = "FINISHED", timeout: float = 30.0) -> bool:
         """Ends all runs and delivers what can be delivered in time; a second call does nothing.
@@ -185,7 +194,7 @@ class Experiment:
         return self._arrived
 
     def __enter__(self) -> Self:
-        _exit_on_sigterm()
+        exit_on_sigterm()
         return self
 
     def __exit__(
@@ -194,7 +203,7 @@ class Experiment:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(_status(error) if error else "FINISHED")
+        self.close(status_of(error) if error else "FINISHED")
 
     def _begin(
         self, stage: str, name: str, params: Mapping[str, Any] | None, tags: Mapping[str, str]
@@ -202,8 +211,8 @@ class Experiment:
         with self._mirror.lock:
             entry = self._ledger.runs.setdefault(stage, RunEntry(stage, name))
             entry.begin()
-            short = self._short(flatten(params or {}), entry)
-            entry.add(short, {clean_name(name): str(value) for name, value in tags.items()})
+            short = self._short(flatten(redacted(params or {})), entry)
+            entry.add(short, _clean_tags(tags))
         self._save_and_push()
 
     def _short(self, params: Mapping[str, str], entry: RunEntry) -> dict[str, str]:
@@ -230,19 +239,12 @@ class Experiment:
         self._background.submit()
 
 
+def _clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {clean_name(name): redact(str(value)) for name, value in tags.items()}
+
+
 def _write_text(text: str, file: Path) -> None:
     file.write_text(text)
-
-
-def _exit_on_sigterm() -> None:
-    """A stopped job unwinds, so that its runs are ended; Ray, once started, does the same."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-
-
-def _status(error: BaseException) -> str:
-    return "KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED"
 
 
 def _ledger_for(run_folder: Path, uri: str | None, name: str) -> Ledger:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import psutil
@@ -32,6 +32,12 @@ GIT_VARIABLES = {"commit": "EGRA_GIT_COMMIT", "dirty": "EGRA_GIT_DIRTY"}
 def facts() -> dict[str, str]:
     """Tags that say what a run was made with; what cannot be found out is left out."""
     return {**_user(), **_versions(), **git_state(GIT_TAGS), **_host()}
+
+
+def packages() -> str:
+    """Every installed package with its version, a line each, as pip writes them."""
+    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions()}
+    return "".join(f"{line}\n" for line in sorted(found, key=str.lower))
 
 
 def _user() -> dict[str, str]:

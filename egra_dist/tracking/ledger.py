@@ -7,7 +7,7 @@ while MLflow is away is recorded later by the same code. Only the driver writes 
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class RunEntry:
         asked: Whether its creation was tried: it may exist although no answer came.
         params: Settings; the first value of each stays, as MLflow wants it.
         tags: What one filters by.
+        datasets: What it was made from, see :func:`egra_dist.tracking.datasets.dataset`.
         status: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
         start_time: Milliseconds since the epoch.
         end_time: Milliseconds since the epoch; None while it runs.
@@ -48,6 +49,7 @@ class RunEntry:
     asked: bool = False
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    datasets: list[dict[str, str]] = field(default_factory=list)
     status: str = "RUNNING"
     end_time: int | None = None
     changed: bool = True
@@ -70,6 +72,11 @@ class RunEntry:
         """Adds parameters that it has not yet, and tags, of which the last value counts."""
         self.params = {**params, **self.params}
         self.tags = {**self.tags, **tags}
+        self.changed = True
+
+    def add_datasets(self, datasets: Iterable[dict[str, str]]) -> None:
+        """Adds what it was made from, each once."""
+        self.datasets += [dataset for dataset in datasets if dataset not in self.datasets]
         self.changed = True
 
 

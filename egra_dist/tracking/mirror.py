@@ -3,6 +3,7 @@
 import fcntl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from egra_dist.errors import UserError
 from egra_dist.tracking.client import default_uri, open_client
+from egra_dist.tracking.datasets import as_input
 from egra_dist.tracking.delivery import Delivery
 from egra_dist.tracking.ledger import Ledger, RunEntry
 from egra_dist.tracking.outbox import Outbox
@@ -22,6 +24,8 @@ SPOOL = "spool"
 KEY_TAG = "egra_dist.key"
 PARENT_TAG = "mlflow.parentRunId"
 _MAX_PER_BATCH = 100
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's page guesses, and may open what it has for language models."""
 
 
 class Mirror:
@@ -94,9 +98,12 @@ class Mirror:
         root = (self._folder.absolute() / "mlartifacts").as_uri() if own_store else None
         found = client.get_experiment_by_name(name)
         if found:
+            for tag in _KIND.keys() - found.tags.keys():
+                with suppress(MlflowException):  # who may record need not be allowed to
+                    client.set_experiment_tag(found.experiment_id, tag, _KIND[tag])
             return found.experiment_id
         try:
-            return client.create_experiment(name, artifact_location=root)
+            return client.create_experiment(name, artifact_location=root, tags=_KIND)
         except MlflowException:
             found = client.get_experiment_by_name(name)  # Another process was first?
             if found is None:
@@ -109,6 +116,8 @@ class Mirror:
             wanted, entry.changed = deepcopy(entry), False
         try:
             _log_in_batches(client, entry.run_id, wanted.params, wanted.tags)
+            if wanted.datasets:
+                client.log_inputs(entry.run_id, list(map(as_input, wanted.datasets)))
             if wanted.end_time is None:
                 client.update_run(entry.run_id, status=wanted.status)
             else:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_NAME_LENGTH = 250
+SWEEP_TAG = "sweep"
+"""Names the search that a run is, or belongs to."""
 _NOT_ALLOWED = re.compile(r"[^\w\-. :/]", re.ASCII)
 
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 
+from egra_dist.redaction import redact
 from egra_dist.tracking.progress import CLEAR_LINE, is_terminal
 
 _QUIET = {
@@ -24,6 +25,7 @@ _QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     # Tracking is never waited for: with MLflow's own values a dead server blocks for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -116,6 +118,10 @@ class _LevelOnlyWhenBad(logging.Formatter):
         if record.levelno >= logging.WARNING:
             record.message = f"{record.levelname.lower()}: {record.message}"
         return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole entry, tracebacks included, without passwords and tokens."""
+        return redact(super().format(record))
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:

@@ -33,6 +33,13 @@ class Point(NamedTuple):
     time: int
 
 
+class Value(NamedTuple):
+    """One value of a metric."""
+
+    step: int
+    value: float
+
+
 class Batch(NamedTuple):
     """Points of whole lines, and the bytes of the spool where those lines start and end."""
 
@@ -87,8 +94,20 @@ class Spool:
 
     def last_steps(self) -> dict[str, int]:
         """The last step of each metric."""
-        with self.path.open("rb") as file:
-            return {point.name: point.step for line in file for point in _points(line)}
+        return {point.name: point.step for point in self.points()}
+
+    def series(self) -> dict[str, list[Value]]:
+        """Every metric, by step; nothing when nothing was recorded."""
+        found: dict[str, list[Value]] = {}
+        for point in self.points():
+            found.setdefault(point.name, []).append(Value(point.step, point.value))
+        return found
+
+    def points(self) -> Iterator[Point]:
+        """All points, in the order they were recorded."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                yield from (point for line in file for point in _points(line))
 
     def ends_torn(self) -> bool:
         """Whether the last line is incomplete."""
@@ -120,10 +139,15 @@ class SpoolWriter:
         self._file = spool.path.open("ab", buffering=0)
         self._torn = spool.ends_torn()  # By a process that died while writing.
 
-    def append(self, step: int, metrics: Mapping[str, float]) -> None:
+    def append(self, step: int, metrics: Mapping[str, float], time: int | None = None) -> None:
         """Adds the metrics whose last step is lower; others are replays and are skipped.
 
         The line survives the death of the process when this returns.
+
+        Args:
+            step: Global step.
+            metrics: Values by name.
+            time: When they were measured, in milliseconds since the epoch; now when not given.
 
         Raises:
             OSError: If it cannot be written, e.g. because the disk is full.
@@ -132,7 +156,7 @@ class SpoolWriter:
             fresh = {n: v for n, v in metrics.items() if step > self.last_steps.get(n, -1)}
             if not fresh:
                 return
-            line = {"step": step, "time": now_ms(), "metrics": fresh}
+            line = {"step": step, "time": now_ms() if time is None else time, "metrics": fresh}
             self._write(json.dumps(line).encode() + b"\n")
             self.last_steps.update(dict.fromkeys(fresh, step))
 

@@ -50,25 +50,45 @@ def print_table(
         title: Line above the table.
         stream: Where to; standard output by default.
     """
+    best = {m: max((s[m] for s in scores.values() if m in s), default=None) for m in metrics}
+    rows = [
+        [(model, False), *(_cell(found.get(metric), best[metric]) for metric in metrics)]
+        for model, found in scores.items()
+    ]
+    print_cells(title, ["model", *metrics], rows, stream)
+
+
+def print_cells(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[tuple[str, bool]]],
+    stream: TextIO | None = None,
+) -> None:
+    """Prints a table whose first column names the rows.
+
+    Args:
+        title: Line above the table.
+        columns: Headings.
+        rows: Text of each cell, and whether it is bold.
+        stream: Where to; standard output by default.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     stream = stream or sys.stdout
     live = is_terminal(stream)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("model", no_wrap=True)
-    for metric in metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
-    best = {m: max((s[m] for s in scores.values() if m in s), default=None) for m in metrics}
-    for model, found in scores.items():
-        cells = [_cell(found.get(metric), best[metric]) for metric in metrics]
-        table.add_row(model, *cells)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(text, "bold" if is_bold else "") for text, is_bold in row))
     # Away from a terminal there is no width to fit into, and nothing is cut.
     Console(file=stream, width=None if live else 240, highlight=False).print(table)
 
 
-def _cell(value: float | None, best: float | None) -> str:
+def _cell(value: float | None, best: float | None) -> tuple[str, bool]:
     if value is None:
-        return "-"
-    return f"[bold]{value:.4f}[/bold]" if value == best else f"{value:.4f}"
+        return "-", False
+    return f"{value:.4f}", value == best

@@ -1,6 +1,7 @@
 """What the machine does meanwhile: processor, memory, GPU."""
 
 import contextlib
+import resource
 from typing import Any
 
 import psutil
@@ -31,6 +32,17 @@ class SystemSampler:
         for index, handle in enumerate(self._gpus):
             figures |= {f"system/gpu_{index}_{k}": v for k, v in _gpu_figures(handle).items()}
         return figures
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory that this process has had, in GiB; on its GPU, too."""
+    import torch
+
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = {"system/process_peak_memory_gib": kib / 2**20}
+    if torch.cuda.is_available():
+        figures["system/gpu_peak_memory_gib"] = torch.cuda.max_memory_allocated() / _GIB
+    return figures
 
 
 def _gpu_handles() -> list[Any]:

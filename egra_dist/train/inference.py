@@ -68,11 +68,15 @@ class LayerwiseInference:
     folder: Path
     device: torch.device
 
-    def __call__(self) -> Vectors:
-        """Final vectors of this rank's nodes; a collective call."""
+    def __call__(self, with_shares: bool = False) -> Vectors:
+        """Final vectors of this rank's nodes; a collective call.
+
+        Args:
+            with_shares: Whether to tell apart what modalities add.
+        """
         layers = self._layers()
         gathered = self._gathered() if self.features else None
-        vectors = self._fused(layers, gathered)
+        vectors = self._fused(layers, gathered, with_shares)
         dist.barrier()
         if dist.get_rank() == 0:
             # What a rank has mapped stays readable until it lets go.
@@ -115,22 +119,32 @@ class LayerwiseInference:
             purified[rows] = _to_numpy(branch.purified(modality, embeddings, values, present))
         publish(purified)
 
-    def _fused(self, layers: list[Matrix], gathered: Matrix | None) -> Vectors:
+    def _fused(self, layers: list[Matrix], gathered: Matrix | None, with_shares: bool) -> Vectors:
         final = self._create("final", self._num_nodes, self._dim)
         degrees = self._create("degrees", self._num_nodes, 1)
+        names = self.features if with_shares else ()
+        shares = {m: self._create(f"share-{m}", self._num_nodes, self._dim) for m in names}
         for own in self._own_nodes:
             for rows in row_blocks(self.graphs.behavior, own):
                 total = np.sum([layer[rows] for layer in layers], axis=0)
                 behavior = self._tensor(total / np.float32(len(layers)))
                 modalities = None if gathered is None else self._modalities(rows, gathered)
-                fused = self.model.represent(Propagated(behavior, modalities))
+                propagated = Propagated(behavior, modalities)
+                fused = self.model.represent(propagated)
                 final[rows] = _to_numpy(fused.final)
                 if fused.side is not None:
                     of_rows = alignment_degrees(fused.side, fused.behavior)
                     degrees[rows] = _to_numpy(of_rows[:, None])
+                if shares:
+                    for name, share in self.model.modality_shares(propagated, fused).items():
+                        shares[name][rows] = _to_numpy(share)
         users, items = (self._tensor(final[own]) for own in self._own_nodes)
         of_users, of_items = (self._tensor(degrees[own])[:, 0] for own in self._own_nodes)
-        return Vectors(users, items, None if gathered is None else (of_users, of_items))
+        if gathered is None:
+            return Vectors(users, items, None)
+        own_items = self._own_nodes[-1]
+        of_modalities = {name: self._tensor(share[own_items]) for name, share in shares.items()}
+        return Vectors(users, items, (of_users, of_items), of_modalities)
 
     def _modalities(self, rows: slice, gathered: Matrix) -> Tensor:
         """Every ``P_m`` of a block of nodes, which are all users or all items."""

@@ -15,7 +15,9 @@ from torch import Tensor
 from egra_dist.config import TrainingSettings
 from egra_dist.model.recommender import Recommender
 from egra_dist.model.tables import EmbeddingTables
-from egra_dist.train.checkpoint import Checkpoints, TrainingState
+from egra_dist.train.agreement import Agreement, Ending
+from egra_dist.train.checkpoint import Checkpoints
+from egra_dist.train.commit import TrainingState
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.propagation import Propagation, Vectors
 from egra_dist.train.report import Reporter
@@ -33,7 +35,19 @@ class Parts:
     checkpoints: Checkpoints
     validate: Callable[[Vectors], dict[str, float]]
     report: Reporter
-    checkpoint_steps: int | None = None
+    agreement: Agreement
+    beat: Callable[[int], object] = lambda step: None
+
+
+class EndedError(Exception):
+    """The training was told to end before it is finished; what it had is saved."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending)
+        self.ending = ending
+
+    def __str__(self) -> str:
+        return f"{self.ending.name.lower()} before it was finished; its state is saved"
 
 
 def train(parts: Parts) -> TrainingState:
@@ -41,6 +55,9 @@ def train(parts: Parts) -> TrainingState:
 
     Returns:
         The final state; ``best_epoch`` tells which one is loaded.
+
+    Raises:
+        EndedError: If it is told to end before.
     """
     settings = parts.settings
     state = parts.checkpoints.resume()
@@ -57,10 +74,10 @@ def train(parts: Parts) -> TrainingState:
             parts.report.step(state, losses)
             state.step += 1
             state.step_of_epoch += 1
+            parts.beat(state.step)
             if state.step == settings.max_steps:
                 break
-            if parts.checkpoint_steps and state.step % parts.checkpoint_steps == 0:
-                parts.checkpoints.save(state, is_best=False)
+            _save_and_end(parts, state)
         state.epoch += 1
         state.step_of_epoch = 0
         parts.report.end_epoch(state)
@@ -69,8 +86,19 @@ def train(parts: Parts) -> TrainingState:
             is_best = _evaluate(parts, state)
             state.is_finished = is_last or state.evaluations_since_best >= settings.patience
             parts.checkpoints.save(state, is_best)
+            parts.beat(state.step)
     parts.checkpoints.load_best()
     return state
+
+
+def _save_and_end(parts: Parts, state: TrainingState) -> None:
+    """After a step: a checkpoint where one is due, and the end where the training is told to."""
+    verdict = parts.agreement.after(state.step)
+    if verdict.saves or verdict.ending:
+        parts.checkpoints.save(state, is_best=False)
+    if verdict.ending:
+        parts.checkpoints.wait()
+        raise EndedError(verdict.ending)
 
 
 def _evaluate(parts: Parts, state: TrainingState) -> bool:

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.catalog.catalog import Catalog, Features
+from egra_dist.config import TrainingSettings
+from egra_dist.extension import is_own, load_own
 from egra_dist.graph.behavior import merge, sample_edges
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, take_rows
@@ -39,13 +41,9 @@ def build_model(
         nodes: Who owns which node.
         device: Where this rank computes.
     """
-    supplies = _Supplies(task, catalog, training, nodes, device)
-    settings = task.settings
-    counts = torch.from_numpy(_item_counts(training, nodes)).to(device)
-    dtype = getattr(torch, settings.precision)
-    pool_size = training.num_columns if settings.ranking.negatives == "all" else None
-    common = (settings, nodes, RankingLoss(settings.ranking, counts, dtype, pool_size))
-    name = settings.model.name
+    supplies = Supplies(task, catalog, training, nodes, device)
+    common = supplies.common
+    name = task.settings.model.name
     model: Recommender
     if name == "vbpr":
         model = Vbpr(*common, supplies.features)
@@ -59,6 +57,8 @@ def build_model(
             supplies.features,
             supplies.sample_behavior_graph,
         )
+    elif is_own(name):
+        model = load_own(name, "model.name", task.code)(supplies)
     else:
         graph = None if supplies.is_sampled else supplies.behavior_graph
         model = Egra(*common, graph, supplies.modality_branch())
@@ -66,8 +66,16 @@ def build_model(
 
 
 @dataclass
-class _Supplies:
-    """What models are made from; each read when it is asked for."""
+class Supplies:
+    """What models are made from; each read when it is asked for.
+
+    Attributes:
+        task: What to train on what; ``task.settings`` are those of the training.
+        catalog: Where the features are.
+        training: ``R [num_users, num_items]``.
+        nodes: Who owns which node.
+        device: Where this rank computes.
+    """
 
     task: Task
     catalog: Catalog
@@ -75,10 +83,27 @@ class _Supplies:
     nodes: NodePartition
     device: torch.device
 
+    @cached_property
+    def common(self) -> tuple[TrainingSettings, NodePartition, RankingLoss]:
+        """What every :class:`Recommender` is made from."""
+        settings = self.task.settings
+        counts = torch.from_numpy(_item_counts(self.training, self.nodes)).to(self.device)
+        pool_size = self.training.num_columns if settings.ranking.negatives == "all" else None
+        return (
+            settings,
+            self.nodes,
+            RankingLoss(settings.ranking, counts, self.precision, pool_size),
+        )
+
     @property
     def is_sampled(self) -> bool:
         """Whether nothing is propagated over the whole graph at once."""
         return self.task.settings.propagation.mode == "sampled"
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Type of products."""
+        return getattr(torch, self.task.settings.precision)
 
     @cached_property
     def behavior_graph(self) -> PartitionedMatrix:
@@ -118,7 +143,7 @@ class _Supplies:
             return None
         widths = {name: self._modality(name).dim for name in self.task.graphs.features}
         graph = None if self.is_sampled else self._modality_graph()
-        return ModalityBranch(widths, self.task.settings.model.dim, graph)
+        return ModalityBranch(widths, self.task.settings.model.dim, graph, self.precision)
 
     def _modality_graph(self) -> WholeModalityGraph:
         plain = Csr.load(self.task.graphs.plain)
@@ -133,7 +158,7 @@ class _Supplies:
             for name in self.features
         }
         return WholeModalityGraph(
-            self.features,
+            {name: values.to(self.precision) for name, values in self.features.items()},
             present,
             self.item_graphs,
             PartitionedMatrix(user_rows, self.nodes.items, self.device),

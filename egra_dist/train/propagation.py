@@ -1,8 +1,8 @@
 """Two ways from tables to vectors, one interface: over the whole graph, or over samples of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
@@ -53,11 +53,14 @@ class Vectors:
         items: ``[num_own_items, dim]``.
         degrees: How well modality and behaviour of users and of items are aligned,
             ``[num_own_users]`` and ``[num_own_items]``; None for a model that sees no modality.
+        item_shares: What each modality adds to :attr:`items`, ``[num_own_items, dim]`` by its
+            name; empty where it was not asked for, or the model does not add modalities up.
     """
 
     users: Tensor
     items: Tensor
     degrees: tuple[Tensor, Tensor] | None
+    item_shares: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 B = TypeVar("B", bound=Batch)
@@ -75,8 +78,12 @@ class Propagation(ABC, Generic[B]):
         """The rows of this rank's triplets, by the tables as they are; a collective call."""
 
     @abstractmethod
-    def infer(self) -> Vectors:
-        """Final vectors by the tables as they are, propagated exactly; a collective call."""
+    def infer(self, with_shares: bool = False) -> Vectors:
+        """Final vectors by the tables as they are, propagated exactly; a collective call.
+
+        Args:
+            with_shares: Whether to tell apart what modalities add.
+        """
 
 
 class WholeGraphPropagation(Propagation[Batch]):
@@ -101,21 +108,24 @@ class WholeGraphPropagation(Propagation[Batch]):
 
     def rows(self, batch: Batch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        return self._model.rows_of(self._propagate(), batch.shares)
+        return self._model.propagate_batch(*self._local(), batch.shares)
 
-    def infer(self) -> Vectors:
+    def infer(self, with_shares: bool = False) -> Vectors:
         """See :meth:`Propagation.infer`."""
         sizes = [len(self._tables.local(table)) for table in (USER, ITEM)]
         with torch.no_grad():
-            rows = self._model.represent(self._propagate())
+            propagated = self._model.propagate(*self._local())
+            rows = self._model.represent(propagated)
+            shares = self._model.modality_shares(propagated, rows) if with_shares else {}
         own_users, own_items = rows.final.split(sizes)
         if rows.side is None:
             return Vectors(own_users, own_items, None)
         of_users, of_items = alignment_degrees(rows.side, rows.behavior).split(sizes)
-        return Vectors(own_users, own_items, (of_users, of_items))
+        of_modalities = {name: share.split(sizes)[1] for name, share in shares.items()}
+        return Vectors(own_users, own_items, (of_users, of_items), of_modalities)
 
-    def _propagate(self) -> Propagated:
-        return self._model.propagate(self._tables.local(USER), self._tables.local(ITEM))
+    def _local(self) -> tuple[Tensor, Tensor]:
+        return self._tables.local(USER), self._tables.local(ITEM)
 
 
 class SampledPropagation(Propagation[SampledBatch]):
@@ -135,7 +145,7 @@ class SampledPropagation(Propagation[SampledBatch]):
         tables: EmbeddingTables,
         batches: TripletBatches,
         surround: Callable[[Sequence[Triplets], int, int], SampledBatch],
-        infer: Callable[[], Vectors],
+        infer: Callable[[bool], Vectors],
     ) -> None:
         self._model = model
         self._tables = tables
@@ -151,10 +161,9 @@ class SampledPropagation(Propagation[SampledBatch]):
 
     def rows(self, batch: SampledBatch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        users, items = (self._tables.lookup(table, batch.ids[table]) for table in (USER, ITEM))
-        return self._model.propagate_sample(users, items, batch.subgraph)
+        return self._model.propagate_sample(self._tables.lookup(batch.ids), batch.subgraph)
 
-    def infer(self) -> Vectors:
+    def infer(self, with_shares: bool = False) -> Vectors:
         """See :meth:`Propagation.infer`."""
         with torch.no_grad():
-            return self._infer()
+            return self._infer(with_shares)

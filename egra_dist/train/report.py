@@ -10,7 +10,8 @@ import torch.distributed as dist
 from egra_dist.config import TrainingSettings
 from egra_dist.model import alignment
 from egra_dist.model.recommender import Losses
-from egra_dist.train.checkpoint import TrainingState
+from egra_dist.tracking.system import peak_memory
+from egra_dist.train.commit import TrainingState
 
 
 class Recorder(Protocol):
@@ -95,6 +96,7 @@ class Reporter:
                 "train/epoch": state.epoch,
                 "train/epoch_seconds": seconds,
                 "train/triplets_per_second": rate,
+                **peak_memory(),
             },
         )
 

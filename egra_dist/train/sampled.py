@@ -1,8 +1,11 @@
 """Puts the parts of sampled propagation together on one rank."""
 
-import torch
+from collections.abc import Iterator, Mapping
 
-from egra_dist.catalog.catalog import Catalog
+import torch
+from numpy.typing import NDArray
+
+from egra_dist.catalog.catalog import Catalog, Features
 from egra_dist.config import PropagationSettings, TrainingSettings
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.neighborhood import ModalitySampler, NeighborhoodSampler
@@ -13,6 +16,7 @@ from egra_dist.model.recommender import Recommender
 from egra_dist.model.tables import EmbeddingTables
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.inference import Graphs, LayerwiseInference
+from egra_dist.train.memory import map_pages
 from egra_dist.train.propagation import SampledPropagation
 from egra_dist.train.surroundings import Surroundings
 from egra_dist.train.task import Task
@@ -36,6 +40,7 @@ def sampled_propagation(
         {name: Csr.load(folder) for name, folder in task.graphs.features.items()},
     )
     features = {name: catalog.features(name) for name in graphs.features}
+    map_pages(_read_at_random(graphs, features, catalog.num_users))
     sampler = neighborhood_sampler(graphs, catalog.num_users, settings)
     surroundings = Surroundings(sampler, features, nodes, task.seed, device)
     inference = LayerwiseInference(
@@ -49,6 +54,22 @@ def sampled_propagation(
         device,
     )
     return SampledPropagation(model, tables, batches, surroundings, inference)
+
+
+def _read_at_random(
+    graphs: Graphs, features: Mapping[str, Features], num_users: int
+) -> Iterator[NDArray]:
+    """What batches read here and there; of the plain graph only the rows of users."""
+    for graph in (graphs.behavior, *graphs.features.values()):
+        yield from (graph.indptr, graph.indices)
+        if graph.values is not None:
+            yield graph.values
+    yield from (modality.values for modality in features.values())
+    if features:
+        stop = int(graphs.plain.indptr[num_users])
+        yield from (graphs.plain.indptr[: num_users + 1], graphs.plain.indices[:stop])
+        if graphs.plain.values is not None:
+            yield graphs.plain.values[:stop]
 
 
 def neighborhood_sampler(

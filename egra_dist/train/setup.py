@@ -1,5 +1,9 @@
 """Puts the parts of a training together on one rank."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -7,9 +11,11 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.train.agreement import SIGTERM, Agreement, Ending
 from egra_dist.train.batches import TripletBatches, written_order
-from egra_dist.train.checkpoint import Checkpoints
+from egra_dist.train.checkpoint import Checkpoints, Keeping
 from egra_dist.train.loop import Parts
+from egra_dist.train.memory import keep_freed_memory
 from egra_dist.train.models import build_model
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.permutation import PseudorandomPermutation
@@ -18,6 +24,10 @@ from egra_dist.train.report import Recorder, Reporter
 from egra_dist.train.sampled import sampled_propagation
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
+from egra_dist.train.warm import WarmStart
+
+_SECONDS_WHILE_LEAVING = 10.0
+"""Between two checkpoints while a node is about to go: Ray starts the group again when it does."""
 
 
 def partition_of(catalog: Catalog) -> NodePartition:
@@ -29,14 +39,21 @@ def partition_of(catalog: Catalog) -> NodePartition:
     )
 
 
-def assemble(task: Task, device: torch.device, recorder: Recorder | None = None) -> Parts:
+def assemble(
+    task: Task,
+    device: torch.device,
+    recorder: Recorder | None = None,
+    node_is_leaving: Callable[[], bool] = lambda: False,
+) -> Parts:
     """Builds every part of a training from the artifacts that the task names.
 
     Args:
         task: What to train on what.
         device: Where this rank computes.
         recorder: Where rank 0 records; None on the other ranks.
+        node_is_leaving: Whether checkpoints are written in short intervals now.
     """
+    keep_freed_memory()
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
     settings = task.settings
@@ -44,6 +61,13 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
     widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
     tables = EmbeddingTables(sizes, widths, device)
     tables.initialize(task.seed)
+    if settings.warm_start is not None:
+        graphs = task.graphs
+        features = [Csr.load(folder) for folder in graphs.features.values()]
+        warm_start = WarmStart(
+            catalog, nodes, Csr.load(graphs.behavior), features, task.folder / "warm_start"
+        )
+        warm_start(tables, settings.warm_start)
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
@@ -65,13 +89,15 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
         propagation = sampled_propagation(task, catalog, nodes, model, tables, batches, device)
     else:
         propagation = WholeGraphPropagation(model, tables, batches)
+    seconds = 60 * task.survival.checkpoint_minutes
+    checkpoints = Checkpoints(_keeping(task, catalog), tables, model, optimizers)
     return Parts(
         settings=settings,
         tables=tables,
         model=model,
         optimizers=optimizers,
         propagation=propagation,
-        checkpoints=Checkpoints(task.folder / "checkpoints", tables, model, optimizers),
+        checkpoints=checkpoints,
         validate=Validator(catalog, training, nodes, settings, task.evaluation),
         report=Reporter(
             settings,
@@ -81,5 +107,31 @@ def assemble(task: Task, device: torch.device, recorder: Recorder | None = None)
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
         ),
-        checkpoint_steps=task.checkpoint_steps,
+        agreement=Agreement(
+            partial(_told, task.progress),
+            lambda: (
+                checkpoints.seconds_since_save
+                > (_SECONDS_WHILE_LEAVING if node_is_leaving() else seconds)
+            ),
+            task.survival.checkpoint_steps,
+        ),
     )
+
+
+def _keeping(task: Task, catalog: Catalog) -> Keeping:
+    made_from = {**task.inputs, "catalog": catalog.digest, "seed": str(task.seed)}
+    return Keeping(
+        task.folder / "checkpoints",
+        made_from,
+        task.recording.run_id if task.recording else None,
+        task.survival.checkpoints_kept,
+        task.storage,
+        *([task.progress.warn] if task.progress else []),
+    )
+
+
+def _told(board: Any) -> Ending:
+    """What this rank has heard."""
+    if board is not None and dist.get_rank() == 0 and board.is_stopped():
+        return Ending.STOPPED
+    return Ending.PREEMPTED if SIGTERM.is_received() else Ending.NONE

@@ -1,7 +1,11 @@
-"""TorchRec's own word on how the tables will be sharded, before there are any workers."""
+"""TorchRec's own word on how the tables will be sharded, and on how they were."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+SHARDING = "sharding.json"
+"""What a training leaves: where the rows of its tables were."""
 
 
 @dataclass(frozen=True)
@@ -40,4 +44,21 @@ def plan_sharding(
         shards = parameter.sharding_spec.shards
         rows = tuple(shard.shard_sizes[0] for shard in shards)
         found[name] = TableSharding(parameter.sharding_type, parameter.compute_kernel, rows)
+    return found
+
+
+def actual_sharding(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the rows of each table are, from its ``ShardedTensor``; JSON-serialisable."""
+    found = {}
+    for name, tensor in tables.items():
+        metadata = tensor.metadata()
+        shards = [
+            {
+                "first_row": shard.shard_offsets[0],
+                "rows": shard.shard_sizes[0],
+                "placement": str(shard.placement),
+            }
+            for shard in metadata.shards_metadata
+        ]
+        found[name] = {"rows": metadata.size[0], "dim": metadata.size[1], "shards": shards}
     return found

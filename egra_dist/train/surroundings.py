@@ -1,7 +1,7 @@
 """From a batch's triplets to the tensors that sampled propagation needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from egra_dist.catalog.catalog import Features
+from egra_dist.graph.csr import Csr
 from egra_dist.graph.neighborhood import Neighborhood, NeighborhoodSampler, Sources
 from egra_dist.graph.partition import NodePartition
-from egra_dist.graph.sampler import combine_keys
+from egra_dist.graph.sampler import Block, combine_keys
 from egra_dist.model.exchange import rank
 from egra_dist.model.propagation import SparseMatrix
 from egra_dist.model.recommender import Triplets
@@ -48,27 +49,41 @@ class Surroundings:
         return SampledBatch(shares, ids, self._subgraph(drawn))
 
     def _subgraph(self, drawn: Neighborhood) -> Subgraph:
-        nodes = [drawn.nodes, *(block.columns for block in drawn.layers)]
+        reads, sizes = drawn.reads()
         return Subgraph(
             rows=self._tensor(drawn.rows),
-            layers=[SparseMatrix(block.matrix, self.device) for block in drawn.layers],
-            places=[self._tensor(np.searchsorted(drawn.inputs, layer)) for layer in nodes],
-            modalities=self._modalities(drawn.sources, drawn.items) if drawn.sources else None,
+            reads=self._matrix(reads),
+            sizes=sizes,
+            layers=[self._matrix(block.matrix) for block in drawn.layers[:-1]],
+            num_layers=len(drawn.layers),
+            modalities=self._modalities(drawn.sources) if drawn.sources else None,
         )
 
-    def _modalities(self, sources: Sources, items: NDArray[np.int64]) -> ModalityGraph:
+    def _modalities(self, sources: Sources) -> ModalityGraph:
         blocks = sources.features
-        columns = {name: block.columns for name, block in blocks.items()}
         return ModalityGraph(
-            items={m: self._tensor(np.searchsorted(items, own)) for m, own in columns.items()},
             features={
-                m: self._tensor(np.asarray(self.features[m].values[own], np.float32))
-                for m, own in columns.items()
+                m: self._tensor(self.features[m].values[block.columns]).float()
+                for m, block in blocks.items()
             },
-            present={m: self._tensor(self.features[m].present[own]) for m, own in columns.items()},
-            item_graphs={m: SparseMatrix(b.matrix, self.device) for m, b in blocks.items()},
-            gather=SparseMatrix(sources.gather.matrix, self.device),
+            item_graphs={
+                m: self._matrix(_of_present(block, self.features[m])) for m, block in blocks.items()
+            },
+            gather=self._matrix(sources.gather.matrix),
         )
+
+    def _matrix(self, matrix: Csr) -> SparseMatrix:
+        return SparseMatrix(matrix, self.device)
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.as_tensor(np.asarray(values), device=self.device)
+
+
+def _of_present(block: Block, features: Features) -> Csr:
+    """The rows without what comes from items that lack the modality."""
+    matrix = block.matrix
+    present = features.present[block.columns]
+    if present.all():
+        return matrix
+    assert matrix.values is not None, "sampled entries have weights"
+    return replace(matrix, values=matrix.values * present[matrix.indices])

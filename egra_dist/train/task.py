@@ -1,12 +1,19 @@
 """What the driver hands to the workers: where things are and what to do. Picklable, small."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.config import EvaluationSettings, TrainingSettings
+from egra_dist.catalog.remote import fetch_catalog
+from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
+from egra_dist.extension import load_own, own_names
+from egra_dist.storage import Storage
+
+SHARES = "item_shares"
+"""Folder, beside the vectors, of what each modality adds to those of the items."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +27,32 @@ class Recording:
         system_seconds: Seconds between samples of the system metrics; None: no samples.
     """
 
-    uri: str
+    uri: str = field(repr=False)  # Ray shows its workers' arguments, and it may hold a password
     run_id: str
     spool: Path
     system_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Survival:
+    """What a training does to survive; the settings of the same names say more.
+
+    Attributes:
+        checkpoint_minutes: Minutes between two checkpoints.
+        checkpoint_steps: Steps between two checkpoints, beside those.
+        checkpoints_kept: How many of the last ones are kept.
+        stuck_minutes: How long no step may be done.
+    """
+
+    checkpoint_minutes: float = 5
+    checkpoint_steps: int | None = None
+    checkpoints_kept: int = 2
+    stuck_minutes: float = 30
+
+    @classmethod
+    def of(cls, cluster: ClusterSettings) -> "Survival":
+        """What the settings say."""
+        return cls(**{each.name: getattr(cluster, each.name) for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -41,9 +70,13 @@ class Task:
         recording: None: nothing is recorded.
         progress: Handle through which rank 0 tells how far it is.
         log_every_steps: Steps between two records of the losses.
-        checkpoint_steps: Steps between two checkpoints within an epoch; None: no such checkpoints.
+        survival: When checkpoints are written, how many are kept, when a worker counts as stuck.
+        inputs: Digests of the artifacts that the training is made from, by name.
+        catalog_uri: Where a machine fetches the catalogue from that does not have it.
+        storage: Where checkpoints are copied to.
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
+        code: Where modules of the user's own are looked for, too; the current folder when None.
     """
 
     stage: str
@@ -56,19 +89,30 @@ class Task:
     recording: Recording | None = None
     progress: Any = None
     log_every_steps: int = 10
-    checkpoint_steps: int | None = None
+    survival: Survival = Survival()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    catalog_uri: str | None = None
+    storage: Storage | None = None
     verbosity: int = 0
     features: Path | None = None
+    code: Path | None = None
 
     def open_catalog(self) -> Catalog:
         """The catalogue, with the features as they are to be used."""
+        if self.catalog_uri and not self.catalog.exists():
+            fetch_catalog(self.catalog_uri, self.catalog.parent)
         return replace(Catalog.open(self.catalog), features_folder=self.features)
+
+    def load_code(self) -> None:
+        """Imports the modules of the user's own that the settings name, if there are any."""
+        for where, name in own_names(self.settings.model_dump()):
+            load_own(name, where, self.code)
 
     @property
     def evaluation_file(self) -> Path:
         """Where the figures go; named by how they are computed."""
-        fields = {"cutoffs", "mask_valid", "num_users"}
-        settings = self.evaluation.model_dump(include=fields, exclude_none=True)
+        shaping = {"cutoffs", "mask_valid", "num_users"}
+        settings = self.evaluation.model_dump(include=shaping, exclude_none=True)
         return self.folder / f"evaluation-{digest_of('evaluation', settings, {})}.json"
 
 

@@ -10,38 +10,58 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from egra_dist.artifact import write_json
+from egra_dist.artifact import write_failures_named, write_json
 from egra_dist.catalog.catalog import Catalog
+from egra_dist.config import MAIN
 from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
-from egra_dist.graph.partition import NodePartition
+from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.tables import ITEM, USER
 from egra_dist.tracking.noise import setup_logging
 from egra_dist.tracking.recorder import MetricRecorder
-from egra_dist.train.loop import train
+from egra_dist.train.agreement import Ending
+from egra_dist.train.commit import TrainingState
+from egra_dist.train.loop import EndedError, Parts, train
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.setup import assemble, partition_of
+from egra_dist.train.sharding import SHARDING, actual_sharding
 from egra_dist.train.shared import create_shared
-from egra_dist.train.task import Task
+from egra_dist.train.task import SHARES, Task
 from egra_dist.train.validation import evaluate_rows
+from egra_dist.train.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Trains, writes the final vectors of the best state, and evaluates them."""
+    from egra_dist.train.group import node_is_leaving
+
     task, device = _start(config)
-    parts = assemble(task, device, _open_recorder(task))
-    state = train(parts)
+    parts = assemble(task, device, _open_recorder(task), node_is_leaving)
+    watchdog = _watchdog(task)
+    try:
+        with watchdog, write_failures_named(task.folder):
+            state = train(dataclasses.replace(parts, beat=watchdog.beat))
+            _finish(task, parts, state)
+    except EndedError as error:
+        if error.ending != Ending.STOPPED:
+            raise  # so that the group is started again
+    finally:
+        parts.report.close()
+
+
+def _finish(task: Task, parts: Parts, state: TrainingState) -> None:
+    """Writes and evaluates the vectors of the best state."""
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
-    vectors = parts.propagation.infer()
+    vectors = parts.propagation.infer(with_shares=task.stage == MAIN)
     _write_vectors(task.folder, nodes, vectors)
     figures = _evaluate(task, catalog, nodes, vectors.users, vectors.items)
     if dist.get_rank() == 0:
+        write_json(task.folder / SHARDING, actual_sharding(parts.tables.sharded_tensors()))
         write_json(task.folder / "training.json", dataclasses.asdict(state))
         write_json(task.evaluation_file, figures)
-    parts.report.close()
 
 
 def evaluate_worker(config: dict[str, Any]) -> None:
@@ -62,7 +82,13 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
 
     task: Task = config["task"]
     setup_logging(task.verbosity)
+    task.load_code()
     return task, ray.train.torch.get_device()
+
+
+def _watchdog(task: Task) -> Watchdog:
+    warn = task.progress.warn if task.progress else _log.warning
+    return Watchdog(dist.get_rank(), task.folder, 60 * task.survival.stuck_minutes, warn)
 
 
 def _open_recorder(task: Task) -> MetricRecorder | None:
@@ -91,13 +117,24 @@ def _evaluate(
 
 def _write_vectors(folder: Path, nodes: NodePartition, vectors: Vectors) -> None:
     """Each rank writes its own rows into one file per table: nothing is gathered."""
-    tables = ((USER, nodes.users, vectors.users), (ITEM, nodes.items, vectors.items))
-    for name, partition, rows in tables:
-        file = create_shared(folder / f"{name}_vectors.npy", partition.num_rows, rows.shape[1])
-        file[partition.block(dist.get_rank())] = rows.detach().cpu().numpy()
-        if isinstance(file, np.memmap):
-            file.flush()
+    _write_rows(folder / f"{USER}_vectors.npy", nodes.users, vectors.users)
+    _write_rows(folder / f"{ITEM}_vectors.npy", nodes.items, vectors.items)
+    for name, shares in vectors.item_shares.items():
+        # Only explanations read them: half precision does.
+        _write_rows(folder / SHARES / f"{name}.npy", nodes.items, shares.half())
+    if vectors.degrees is not None:
+        of_users, of_items = (degrees[:, None] for degrees in vectors.degrees)
+        _write_rows(folder / f"{USER}_degrees.npy", nodes.users, of_users)
+        _write_rows(folder / f"{ITEM}_degrees.npy", nodes.items, of_items)
     dist.barrier()
+
+
+def _write_rows(path: Path, partition: RowPartition, rows: Tensor) -> None:
+    values = rows.detach().cpu().numpy()
+    file = create_shared(path, partition.num_rows, rows.shape[1], values.dtype)
+    file[partition.block(dist.get_rank())] = values
+    if isinstance(file, np.memmap):
+        file.flush()
 
 
 def _read_rows(path: Path, block: slice, device: torch.device) -> Tensor:

@@ -1,11 +1,13 @@
 """What a step of sampled training costs as the catalogue grows, part by part.
 
-    python -m tests.benchmarks.sampled [--items 100000 1000000] [--steps 20] [--set train.x=y ...]
+    python -m tests.benchmarks.sampled [--items 100000 1000000] [--ranks 1 2] [--set train.x=y ...]
 
-Synthetic catalogues of half as many users, ten interactions for each, two modalities of 64
-columns; item graphs are random (ten neighbours), as their kind does not change what a step costs.
-EGRA, one rank, one thread. Sampling is timed alone, not in the background: with a core of its own
-it costs a step nothing while it takes less than the rest.
+The catalogues and graphs of ``tests.benchmarks.scale``. EGRA, one thread for each rank. First steps
+are run part after part, sampling too, for the CPU time of each part; then as a training runs them,
+with batches drawn ahead in the background, for the time on the clock. The first steps count for
+nothing: they read files into memory. ``--one-core`` keeps a single rank, its background included,
+on one core, as each of two ranks has one; ``--set train.propagation.mode=exact`` measures exact
+steps.
 """
 
 import argparse
@@ -14,97 +16,97 @@ import resource
 import tempfile
 import time
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.quality.trial import ONE_RANK
+from tests.benchmarks import scale
 
 SETTINGS = ["train.propagation.mode=sampled", "train.optimizer.tables=rowwise_adagrad"]
 PARTS = ("sampling", "forward", "backward", "update")
-NUM_NEIGHBORS = 10
+COLUMNS = ("items", "ranks", "rows looked up", *(f"{part} ms" for part in PARTS))
+COLUMNS += ("triplets/s of CPU", "triplets/s", "peak GB of a rank")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=4)
+    parser.add_argument("--one-core", action="store_true")
+    parser.add_argument("--folder", type=Path, help="of catalogues that scale has left")
     parser.add_argument("--set", nargs="*", default=[], dest="settings")
     arguments = parser.parse_args()
-    os.environ.update(ONE_RANK)
-    import torch
-    import torch.distributed as dist
-
-    from egra_dist.tracking.noise import setup_logging
-
-    setup_logging(0)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{tempfile.mkdtemp()}/ranks", rank=0, world_size=1)
-    columns = [
-        "items",
-        "rows looked up",
-        *(f"{part} ms" for part in PARTS),
-        "triplets/s",
-        "peak MB",
-    ]
-    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    if arguments.one_core:
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for num_items in arguments.items:
         with tempfile.TemporaryDirectory() as folder:
-            task = make_task(Path(folder), num_items, [*SETTINGS, *arguments.settings])
-            show(num_items, task, *measure(task, arguments.steps))
+            made = arguments.folder / str(num_items) if arguments.folder else Path(folder)
+            if not arguments.folder:
+                list(scale.make(made, num_items))
+            for num_ranks in arguments.ranks:
+                options = (made, arguments.steps, arguments.warm_up, arguments.settings)
+                print(row_of(num_items, measured(num_ranks, *options)), flush=True)
 
 
-def make_task(folder, num_items, settings):
-    from egra_dist.catalog.synth import SynthSettings, synthesize
+def measured(num_ranks, *options):
+    """What the first rank measures; of all ranks the largest peak."""
+    from tests.integration.ranks import run_on_ranks
+
+    os.environ.update(THP_MEM_ALLOC_ENABLE="1", OMP_NUM_THREADS="1")  # as of Ray's workers
+    figures = run_on_ranks(measure, num_ranks, *options)
+    return {**figures[0], "peak_gb": max(f["peak_gb"] for f in figures), "ranks": num_ranks}
+
+
+def task_of(folder, settings, training_folder):
     from egra_dist.config import load_config
-    from egra_dist.graph.behavior import merge, normalize, training_matrix
     from egra_dist.train.task import GraphPaths, Task
 
-    sizes = {"num_items": num_items, "num_users": num_items // 2, "num_interactions": 5 * num_items}
-    catalog = synthesize(SynthSettings(**sizes), folder / "catalog")
-    config = load_config(None, settings)
-    random = np.random.default_rng(0)
-    training = training_matrix(catalog)
-    training.save(folder / "training")
-    merge(training, None, 0).save(folder / "plain")
-    merge(training, random_neighbors(num_items, random), 0.5).save(folder / "behavior")
-    features = {name: folder / name for name in catalog.modalities}
-    for path in features.values():
-        normalize(random_neighbors(num_items, random)).save(path)
+    config = load_config(None, [*SETTINGS, *settings])
+    graphs = folder / "graphs"
+    features = {name: graphs / "features" / name for name in scale.MODALITIES}
+    behavior = folder / "merged" / "behavior"
     return Task(
         stage="train",
-        catalog=catalog.path,
-        graphs=GraphPaths(folder / "training", folder / "plain", folder / "behavior", features),
+        catalog=folder / "catalog",
+        graphs=GraphPaths(graphs / "training", graphs / "plain", behavior, features),
         settings=config.train,
         evaluation=config.evaluation,
-        folder=folder / "training_run",
+        folder=training_folder,
         seed=0,
     )
 
 
-def random_neighbors(num_items, random):
-    from egra_dist.graph.csr import Csr
-
-    columns = np.sort(random.integers(num_items, size=(num_items, NUM_NEIGHBORS), dtype=np.int32))
-    indptr = np.arange(num_items + 1, dtype=np.int64) * NUM_NEIGHBORS
-    ones = np.ones(columns.size, dtype=np.float32)
-    return Csr(indptr, columns.ravel(), ones, num_items)
-
-
-def measure(task, num_steps):
-    """CPU seconds by part, and rows looked up, over all steps but the first."""
+def measure(folder, num_steps, num_warm, settings):
+    """Figures of one rank."""
     import torch
+    import torch.distributed as dist
 
+    from egra_dist.train.memory import keep_freed_memory
     from egra_dist.train.setup import assemble
 
-    parts = assemble(task, torch.device("cpu"))
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as training_folder:
+        parts = assemble(task_of(folder, settings, Path(training_folder)), torch.device("cpu"))
+        figures = by_part(parts, num_steps, num_warm)
+        dist.barrier()
+        rate = on_the_clock(parts, num_steps, num_warm)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**figures, "rate": rate, "peak_gb": peak, "batch": parts.settings.batch_size}
+
+
+def by_part(parts, num_steps, num_warm):
+    """CPU milliseconds of each part, and rows looked up, of a step in the mean."""
+    from egra_dist.train.propagation import Batch
+
     propagation = parts.propagation
-    triplets = propagation._batches.epoch(0)
     seconds, num_rows = Counter(), 0
-    for step in range(num_steps + 1):
-        shares = next(triplets)
+    for step, shares in enumerate(islice(propagation._batches.epoch(0), num_steps + num_warm)):
         times = [time.process_time()]
-        batch = propagation._surround(shares, 0, step)
+        batch = propagation._surround(shares, 0, step) if is_sampled(parts) else Batch(shares)
         times.append(time.process_time())
         losses = parts.model.losses(propagation.rows(batch), batch.shares, step)
         times.append(time.process_time())
@@ -112,17 +114,43 @@ def measure(task, num_steps):
         times.append(time.process_time())
         parts.optimizers.step()
         times.append(time.process_time())
-        if step > 0:
+        if step >= num_warm:
             seconds.update(dict(zip(PARTS, np.diff(times), strict=True)))
-            num_rows += sum(len(ids) for ids in batch.ids.values())
-    return {name: total / num_steps for name, total in seconds.items()}, num_rows / num_steps
+            num_rows += sum(map(len, batch.ids.values())) if is_sampled(parts) else 0
+    return {
+        "rows": num_rows / num_steps,
+        **{part: 1e3 * total / num_steps for part, total in seconds.items()},
+    }
 
 
-def show(num_items, task, seconds, num_rows):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rate = task.settings.batch_size / sum(seconds.values())
-    parts = " | ".join(f"{1e3 * value:.0f}" for value in seconds.values())
-    print(f"| {num_items:,} | {num_rows:,.0f} | {parts} | {rate:,.0f} | {peak:,.0f} |", flush=True)
+def is_sampled(parts):
+    return parts.settings.propagation.mode == "sampled"
+
+
+def on_the_clock(parts, num_steps, num_warm):
+    """Triplets per second of all ranks together, batches drawn in the background."""
+    import torch.distributed as dist
+
+    from egra_dist.train.loop import _sum_gradients
+
+    for step, batch in enumerate(islice(parts.propagation.epoch(1), num_steps + num_warm)):
+        if step == num_warm:
+            dist.barrier()
+            started = time.perf_counter()
+        parts.model.losses(parts.propagation.rows(batch), batch.shares, step).total.backward()
+        _sum_gradients(parts.optimizers.dense_parameters)
+        parts.optimizers.step()
+    dist.barrier()
+    return num_steps * parts.settings.batch_size / (time.perf_counter() - started)
+
+
+def row_of(num_items, figures):
+    parts = [figures[part] for part in PARTS]
+    of_cpu = 1e3 * figures["batch"] / sum(parts)
+    cells = [f"{num_items:,}", figures["ranks"], f"{figures['rows']:,.0f}"]
+    cells += [f"{milliseconds:.0f}" for milliseconds in parts]
+    cells += [f"{of_cpu:,.0f}", f"{figures['rate']:,.0f}", f"{figures['peak_gb']:.2f}"]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

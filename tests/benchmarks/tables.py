@@ -71,7 +71,7 @@ def ours(num_rows):
     settings = OptimizerSettings(tables="rowwise_adagrad")
     optimizers = Optimizers(tables.parameters(), [], settings, is_sparse=True)
     optimizers.materialize()
-    return lambda ids: tables.lookup("item", ids), optimizers.step
+    return lambda ids: tables.lookup({"item": ids}), optimizers.step
 
 
 def fused(num_rows, is_pooled):

@@ -101,25 +101,65 @@ def test_mlflow_has_a_parent_run_and_a_child_per_stage(finished):
     experiment = client.get_experiment_by_name("egra")
     runs = client.search_runs([experiment.experiment_id])
     children = {run.data.tags["mlflow.runName"]: run for run in runs}
-    assert {"run", "graphs", "pretrain", "knn", "merge", "train", "export"} <= set(children)
+    stages = ("graphs", "pretrain", "knn", "merge", "train", "export")
+    assert {"run", *(f"run/{stage}" for stage in stages)} <= set(children)
     assert all(run.info.status == "FINISHED" for run in runs)
     parent = children["run"]
     assert parent.data.params["train.alignment.focus"] == "hard"
     assert "test/recall_at_20" in parent.data.metrics
-    knn = children["knn"].data
-    assert knn.metrics["recall"] == 1
-    assert {"recall_half_width", "in_degree/p99", "core_seconds/total"} <= set(knn.metrics)
-    assert knn.tags["method"] == "exact"
+    knn = children["run/knn"].data
+    assert knn.metrics["neighbors/recall"] == 1
+    names = ("recall_half_width", "in_degree/p99", "core_seconds/total")
+    assert {f"neighbors/{name}" for name in names} <= set(knn.metrics)
+    assert knn.tags["neighbors/method"] == "exact"
     (manifest,) = (out / "artifacts").glob("knn-*/manifest.json")
     counts = json.loads(manifest.read_text())["counts"]
-    assert counts["recall_rows"] == knn.metrics["recall_rows"] == 300
-    train = children["train"]
+    assert counts["recall_rows"] == knn.metrics["neighbors/recall_rows"] == 300
+    train = children["run/train"]
     assert train.data.tags["mlflow.parentRunId"] == parent.info.run_id
     steps = client.get_metric_history(train.info.run_id, "alignment/lambda")
     assert [point.step for point in steps] == list(range(len(steps)))
     assert [point.value for point in steps] == sorted(point.value for point in steps)
     for name in ("train/loss_total", "valid/recall_at_20", "alignment/user_weight_p50"):
-        assert client.get_metric_history(train.info.run_id, name)
+        history = client.get_metric_history(train.info.run_id, name)
+        copied = client.get_metric_history(parent.info.run_id, name)
+        assert history and copied[: len(history)] == history
+    best = json.loads((out / "metrics.json").read_text())["valid"]["recall_at_20"]
+    assert parent.data.metrics["valid/recall_at_20"] == best
+
+
+def test_mlflow_has_data_sets_tags_figures_and_surroundings(finished, catalog):
+    out, _ = finished
+    client = open_client(f"sqlite:///{out}/mlflow.db")
+    experiment = client.get_experiment_by_name("egra")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    parent, train, merge = runs["run"], runs["run/train"], runs["run/merge"]
+    digest = Catalog.open(catalog).digest
+    (dataset,) = (found.dataset for found in parent.inputs.dataset_inputs)
+    assert (dataset.name, dataset.digest) == ("catalog", digest)
+    assert "features.modality_0[64]" in dataset.schema and "interactions.user" in dataset.schema
+    made_from = {found.dataset.name: found.dataset.digest for found in train.inputs.dataset_inputs}
+    assert set(made_from) == {"catalog", "graphs", "merge"}
+    assert made_from["merge"] == merge.data.tags["digest"] == parent.data.tags["graph_digest"]
+    wanted = {"dataset": "catalog", "model": "egra", "seed": "0", "cluster": "local"}
+    for run in (parent, train):
+        assert wanted.items() <= run.data.tags.items()
+    assert runs["run/pretrain"].data.tags["model"] == "mgcn"
+    assert 0 < merge.data.metrics["graph/agreement/any"] <= 1
+
+    def artifacts(run, folder):
+        return {Path(f.path).name for f in client.list_artifacts(run.info.run_id, folder)}
+
+    figures = {"alignment_schedule.png", "entity_weights.png", "alignment_by_popularity.png"}
+    assert artifacts(train, "figures") == figures
+    assert artifacts(parent, "figures") == figures | {"item_graph.png"}
+    assert artifacts(parent, "environment") == {"packages.txt", "facts.json"}
+    assert artifacts(parent, "graph") == {"statistics.json"}
+    assert artifacts(merge, "tables") == {"neighbors.json"}
+    path = client.download_artifacts(train.info.run_id, "plan/sharding.json")
+    shards = json.loads(Path(path).read_text())["user"]["shards"]
+    assert [(shard["first_row"], shard["rows"]) for shard in shards] == [(0, 200), (200, 200)]
 
 
 def test_second_run_runs_nothing_and_a_new_alignment_trains_alone(finished, catalog, local_ray):

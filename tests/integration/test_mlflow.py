@@ -1,14 +1,9 @@
 """A real MLflow server that goes away and comes back, and a database that many open at once."""
 
-import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -16,44 +11,9 @@ import pytest
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.reader import Records
 from egra_dist.tracking.recorder import MetricRecorder
+from tests.mlflow_page import mlflow_server
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = (folder / "server.log").open("a")
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/health", server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
-
-
-def wait_until_up(url: str, server: subprocess.Popen) -> None:
-    while True:
-        assert server.poll() is None, "the server ended"
-        try:
-            urlopen(url, timeout=1).close()
-        except (URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
 
 
 def wait_for(condition, seconds: float) -> None:
@@ -63,8 +23,22 @@ def wait_for(condition, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def test_a_server_that_goes_and_comes_back_has_everything_once(tmp_path, port):
-    with mlflow_server(tmp_path, port) as uri:
+USER, PASSWORD = "admin", "correct-horse-battery"
+AUTH = ("--app-name", "basic-auth")
+SECRETS = {
+    "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+    "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for this test",
+}
+
+
+def test_a_server_with_passwords_that_goes_and_comes_back_has_everything_once(
+    tmp_path, free_port, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    with mlflow_server(tmp_path, free_port, *AUTH, environment=SECRETS) as uri:
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"{uri}/api/2.0/mlflow/experiments/get?experiment_id=0")
         experiment = Experiment.open(uri, tmp_path / "run", "egra", params={"seed": 1})
         parent_id, train_id = experiment.run_id, experiment.child("train")
         recorder = MetricRecorder(uri, train_id, experiment.spool, interval_seconds=0.1)
@@ -76,7 +50,7 @@ def test_a_server_that_goes_and_comes_back_has_everything_once(tmp_path, port):
         time.sleep(0.001)
     experiment.log_dict({"while": "away"}, "away.json")
     assert not recorder._spool.is_delivered()
-    with mlflow_server(tmp_path, port):
+    with mlflow_server(tmp_path, free_port, *AUTH, environment=SECRETS):
         for step in range(1500, 2000):
             recorder.log(step, {"loss": step})
         assert recorder.close(timeout=60)

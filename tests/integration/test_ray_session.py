@@ -1,8 +1,11 @@
 """A Ray session on this machine, started, used and gone."""
 
+import ipaddress
 import os
 import subprocess
 import sys
+
+import psutil
 
 from egra_dist.cluster.progress import Progress, ProgressBoard
 from egra_dist.cluster.resources import worker_resources
@@ -62,3 +65,14 @@ def test_a_task_tells_the_driver_how_far_it_is(local_ray):
     assert board.latest() is None
     assert ray.get(work.remote(board)) == Progress(5, 5, {"loss": 0.2})
     assert board.latest() == Progress(5, 5, {"loss": 0.2})
+
+
+def test_a_session_listens_on_the_loopback_alone(local_ray):
+    ours = {process.pid for process in psutil.Process().children(recursive=True)} | {os.getpid()}
+    listening = [
+        connection.laddr.ip
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in ours
+    ]
+    assert listening
+    assert all(ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in listening)

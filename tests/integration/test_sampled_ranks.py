@@ -15,6 +15,7 @@ from test_training_ranks import CPU, ListRecorder, series, train_on_rank, with_f
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.train.loop import _sum_gradients, train
 from egra_dist.train.setup import assemble
+from egra_dist.train.task import Survival
 
 STOPPED_AFTER = 9
 SAMPLED = "train.propagation.mode=sampled"
@@ -91,8 +92,10 @@ class StoppingRecorder(ListRecorder):
 
 def train_until_stopped(task):
     recorder = StoppingRecorder()
+    parts = assemble(task, CPU, recorder)
     with pytest.raises(StoppedError):
-        train(assemble(task, CPU, recorder))
+        train(parts)
+    parts.checkpoints.wait()
     return recorder.points
 
 
@@ -107,7 +110,7 @@ def runs(shelves, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     tasks = sampled_tasks(shelves, folder, "train.max_epochs=4", "train.evaluate_every=1")
     pair = [task_of("egra", shelves, folder, *options) for options in ([], [SAMPLED, *ALL])]
-    shared = replace(tasks[0], folder=folder / "interrupted", checkpoint_steps=4)
+    shared = replace(tasks[0], folder=folder / "interrupted", survival=Survival(checkpoint_steps=4))
 
     def places(num_ranks, tasks):
         return [with_folder(task, folder / f"{n}-on-{num_ranks}") for n, task in enumerate(tasks)]

@@ -1,71 +1,22 @@
-"""Runs as jobs on a Ray cluster of one machine, started as its users start it."""
+"""Runs as jobs on a Ray cluster of three raylets, started as its users start it."""
 
 import os
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
+from tests.clusters import LocalCluster
 
-PORTS = (
-    "--port",
-    "--dashboard-port",
-    "--dashboard-agent-listen-port",
-    "--dashboard-agent-grpc-port",
-    "--ray-client-server-port",
-)
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The job server of a cluster that ends with these tests."""
-    ports = free_ports(len(PORTS))
-    url = f"http://127.0.0.1:{ports[1]}"
-    home = tmp_path_factory.mktemp("home")
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        command += [part for pair in zip(PORTS, ports, strict=True) for part in pair]
-        command += ["--node-ip-address", "127.0.0.1", "--num-cpus", "1", "--temp-dir", folder]
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        quiet = {"RAY_AUTH_MODE": "disabled", "HOME": str(home), "PATH": path}
-        with subprocess.Popen(
-            [*command, "--disable-usage-stats"],
-            env={**os.environ, **quiet},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as head:
-            try:
-                wait_for(url)
-                yield url
-            finally:
-                head.terminate()
-
-
-def wait_for(url):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{url}/api/version", timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(f"no job server at {url}")
+def address():
+    """The job server of a cluster of three nodes that ends with these tests."""
+    with LocalCluster(0, (1, 1)) as cluster:
+        yield cluster.url
 
 
 def submit(address, catalog, out, *options):
@@ -75,7 +26,7 @@ def submit(address, catalog, out, *options):
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "RAY_AUTH_MODE": "disabled"},
     )
 
@@ -94,7 +45,20 @@ def test_run_is_sent_followed_and_not_sent_again(address, tmp_path):
     assert "first: finished before, as first-1" in again.stderr
 
 
-def test_failing_job_has_the_commands_exit_status_and_ends_with_its_reason(address, tmp_path):
+def test_job_that_fails_has_exit_status_1_and_ends_with_its_reason(address, tmp_path):
+    settings = SynthSettings(num_items=100, num_users=100, num_interactions=1000)
+    catalog = synthesize(settings, tmp_path / "catalog").path
+    broken = ["cluster.environment.GLOO_SOCKET_IFNAME=nowhere0", "cluster.max_failures=0"]
+    quick = ["item_graph.source=raw", "train.max_epochs=1"]
+    options = [f"--set={setting}" for setting in (*broken, *quick)]
+    done = submit(address, catalog, tmp_path / "broken", "--workers", "2", *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "nowhere0" in "".join(done.stdout.splitlines()[-3:])
+    assert "broken-1: failed" in done.stderr.splitlines()[-1]
+    assert "nowhere0" in done.stderr.splitlines()[-1]
+
+
+def test_users_mistake_has_exit_status_2_and_ends_with_its_reason(address, tmp_path):
     done = submit(address, tmp_path / "elsewhere", tmp_path / "second")
     assert done.returncode == 2
     reason = f"{tmp_path}/elsewhere: not a catalog folder"

@@ -2,46 +2,12 @@
 
 import time
 
-import pytest
 import ray
 from ray.util import placement_group_table
 
-from egra_dist.catalog.synth import SynthSettings, synthesize
-from egra_dist.config import load_config, parse_config
-from egra_dist.sweep.run import run_sweep
-from egra_dist.sweep.space import parse_space
+from egra_dist.config import load_config
 from egra_dist.tracking.client import open_client
-
-RATE = "train.optimizer.learning_rate"
-NUM_EPOCHS = 60
-CONFIG = {
-    "item_graph": {"source": "none"},
-    "train": {
-        "model": {"name": "lightgcn"},
-        "max_epochs": NUM_EPOCHS,
-        "patience": NUM_EPOCHS,
-        "batch_size": 512,
-    },
-    "cluster": {"cpus_per_worker": 1},
-    "tracking": {"system_metrics": False},
-}
-SPACE = {
-    "max_concurrent": 2,
-    "scheduler": {"grace_epochs": 2, "reduction_factor": 3},
-    "space": {RATE: {"grid": [0.01, 1e-6, 2e-6]}},
-}
-
-
-@pytest.fixture(scope="module")
-def swept(local_ray, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep")
-    settings = SynthSettings(num_items=300, num_users=400, num_interactions=4000)
-    catalog = synthesize(settings, folder / "catalog")
-
-    def run():
-        return run_sweep(parse_config(CONFIG), catalog, parse_space(SPACE), folder / "out")
-
-    return folder / "out", run(), run
+from tests.small_sweep import NUM_EPOCHS, RATE
 
 
 def test_all_trials_are_over_and_the_last_is_stopped_in_the_middle(swept):
@@ -71,7 +37,7 @@ def test_the_best_settings_are_a_configuration_that_trains_nothing_anew(swept):
     assert record.best is record.trials[0]
     best = load_config(out / "best.yaml")
     assert best.train.optimizer.learning_rate == 0.01
-    assert best.train.model.name == "lightgcn"
+    assert best.train.alignment.ramp_steps == 100
     assert load_config(out / "trials" / "0000" / "config.yaml").train == best.train
 
 
@@ -93,7 +59,7 @@ def test_mlflow_has_the_trials_below_the_search(swept):
         assert run.data.metrics["best/valid/recall_at_20"] == trial.score
         assert run.data.tags["trial"] == trial.status
         assert run.info.status == "FINISHED"
-    assert sweep.data.metrics["best/recall_at_20"] == record.best.score
+    assert sweep.data.metrics["best/valid/recall_at_20"] == record.best.score
     assert not [name for run in runs.values() for name in run.data.metrics if "test" in name]
 
 

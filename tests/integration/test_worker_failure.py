@@ -1,19 +1,24 @@
-"""A worker that is killed is started again, and the training goes on from its last checkpoint."""
+"""One training through everything that may happen to a worker: it ends by itself each time."""
 
 import json
+import signal
 import threading
 import time
 from dataclasses import replace
 
 import psutil
+import pytest
 from test_training_ranks import make_task
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import ClusterSettings
+from egra_dist.errors import UserError
 from egra_dist.train.launch import launch
+from egra_dist.train.task import Survival
 from egra_dist.train.worker import train_worker
 
-NUM_EPOCHS = 40
+NUM_EPOCHS = 60
+TWO_WORKERS = ClusterSettings(num_workers=2, cpus_per_worker=1)
 
 
 def epochs_done(folder):
@@ -21,30 +26,70 @@ def epochs_done(folder):
     return json.loads(path.read_text())["training"]["epoch"] if path.exists() else 0
 
 
-def kill_one_worker_after_an_epoch(folder, killed):
-    """Waits for the first checkpoints, then kills one of this test's Ray workers."""
-    while epochs_done(folder) < 2:
-        time.sleep(0.05)
+def workers():
+    """This test's Ray Train workers."""
+    found = []
     for process in psutil.Process().children(recursive=True):
-        if "RayTrainWorker" in process.name() or "RayTrainWorker" in " ".join(process.cmdline()):
-            killed.append((process.pid, epochs_done(folder)))
-            process.kill()
-            return
+        try:
+            if "RayTrainWorker" in process.name() + " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
-def test_killed_worker_costs_no_more_than_the_epoch_it_was_in(local_ray, tmp_path):
+def wait_for_epochs(folder, count):
+    """Waits until so many more epochs are done; returns how many are done then."""
+    wanted = epochs_done(folder) + count
+    while epochs_done(folder) < wanted:
+        time.sleep(0.05)
+    return epochs_done(folder)
+
+
+def disturb(folder, happened):
+    """Freezes a worker, then tells one that it is about to be taken away."""
+    for number in (signal.SIGSTOP, signal.SIGTERM):
+        done = wait_for_epochs(folder, 2)
+        told = workers()[-1]
+        told.send_signal(number)
+        happened[number] = done
+        while told.is_running() and told.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failures")
     catalog = synthesize(
-        SynthSettings(num_items=200, num_users=300, num_interactions=3000), tmp_path / "catalog"
+        SynthSettings(num_items=200, num_users=300, num_interactions=3000), folder / "catalog"
     )
-    task = replace(
-        make_task(catalog, tmp_path, f"train.max_epochs={NUM_EPOCHS}", "train.patience=99"),
-        folder=tmp_path / "killed",
-    )
-    killed: list = []
-    killer = threading.Thread(target=kill_one_worker_after_an_epoch, args=(task.folder, killed))
-    killer.start()
-    launch(train_worker, task, ClusterSettings(num_workers=2, cpus_per_worker=1))
-    killer.join()
-    assert killed and killed[0][1] < NUM_EPOCHS
+    task = make_task(catalog, folder, f"train.max_epochs={NUM_EPOCHS}", "train.patience=999")
+    return replace(task, survival=Survival(stuck_minutes=5 / 60))
+
+
+def test_training_survives_frozen_killed_and_preempted_workers(local_ray, small, tmp_path, caplog):
+    task = replace(small, folder=tmp_path / "training")
+    happened: dict = {}
+    thread = threading.Thread(target=disturb, args=(task.folder, happened))
+    thread.start()
+    with caplog.at_level("WARNING"):
+        launch(train_worker, task, TWO_WORKERS)
+    thread.join()
+    assert len(happened) == 2 and max(happened.values()) < NUM_EPOCHS
     assert json.loads((task.folder / "training.json").read_text())["epoch"] == NUM_EPOCHS
     assert set(json.loads(task.evaluation_file.read_text())) == {"valid", "test"}
+    stacks = "".join(path.read_text() for path in task.folder.glob("stuck-rank-*.txt"))
+    assert "no step for 5 s after step" in stacks and "in train" in stacks
+    assert any("no step for 5 s after step" in record.message for record in caplog.records)
+
+
+def test_mistake_of_the_user_is_not_tried_again(local_ray, small, tmp_path):
+    folder = tmp_path / "training" / "checkpoints"
+    folder.mkdir(parents=True)
+    identity = {"made_from": {"catalog": "another"}, "shapes": {}, "run_id": None}
+    entry = {"name": "step-1", "training": {}}
+    content = {"identity": identity, "kept": [entry], "best": entry}
+    (folder / "state.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="catalog is 'another' there"):
+        launch(train_worker, replace(small, folder=folder.parent), ClusterSettings())
+    assert len(list((tmp_path / ".ray").glob("train-*"))) == 1

@@ -53,8 +53,8 @@ def _read_npy(path: Path, id_column: str | None) -> Vectors:
     if id_column is not None:
         raise UserError(f"{path}: a .npy file has no id column {id_column!r}; use Parquet")
     try:
-        values = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # an arbitrary header raises arbitrary exceptions
         raise UserError(f"{path}: not a readable .npy file: {error}") from None
     present = path.with_name(f"{path.stem}.present.npy")
     return Vectors(values, np.load(present) if present.exists() else None, None)

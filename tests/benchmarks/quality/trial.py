@@ -132,11 +132,26 @@ class Stages:
 
     def train(self, stage):
         """Final vectors of users and items, and how the training went."""
+        from egra_dist.train.loop import train
+
+        started = time.process_time()
+        parts = self.assemble(stage)
+        state = train(parts)
+        facts = {
+            "cpu_seconds": time.process_time() - started,
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+        }
+        vectors = parts.propagation.infer()
+        return vectors.users, vectors.items, facts
+
+    def assemble(self, stage):
+        """The parts of a training; what comes before it has been made."""
         settings = getattr(self._config, stage)
         behavior = self._graphs.folder / "plain"
         if stage == "train" and settings.model.uses_item_graph:
             behavior = self._merged() or behavior
-        return self._fit(stage, settings, behavior)
+        return self._assemble(stage, settings, behavior)
 
     def _preprocessed(self, catalog):
         from egra_dist.catalog.preprocess import write_features
@@ -184,10 +199,9 @@ class Stages:
         write_merged(self._graphs.folder / "plain", folder / "knn", settings, folder)
         return folder / "behavior"
 
-    def _fit(self, stage, settings, behavior):
+    def _assemble(self, stage, settings, behavior):
         import torch
 
-        from egra_dist.train.loop import train
         from egra_dist.train.setup import assemble
         from egra_dist.train.task import GraphPaths, Task
 
@@ -210,16 +224,7 @@ class Stages:
             seed=self._config.seed,
             features=self.catalog.features_folder,
         )
-        started = time.process_time()
-        parts = assemble(task, torch.device("cpu"))
-        state = train(parts)
-        facts = {
-            "cpu_seconds": time.process_time() - started,
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch,
-        }
-        vectors = parts.propagation.infer()
-        return vectors.users, vectors.items, facts
+        return assemble(task, torch.device("cpu"))
 
     def _build(self, kind, settings, make):
         """Shared by the trials of a data set; one process at a time makes it."""

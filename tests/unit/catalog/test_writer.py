@@ -30,6 +30,8 @@ def write_big_train(out, num_rows=1000, rows_per_append=100):
     users = np.repeat(np.arange(num_rows // 10, dtype=np.int32), 10)
     items = np.tile(np.arange(10, dtype=np.int32), num_rows // 10)
     with writing_catalog(out, {}, {}) as writer:
+        writer.add_entities("users", pa.table({"raw_id": np.arange(num_rows // 10)}))
+        writer.add_entities("items", pa.table({"raw_id": np.arange(10)}))
         for start in range(0, num_rows, rows_per_append):
             rows = slice(start, start + rows_per_append)
             writer.add_interactions("train", users[rows], items[rows])

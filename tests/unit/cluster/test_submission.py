@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -131,6 +132,32 @@ def test_exit_status_is_the_jobs(server, tmp_path, status, code, expected):
     server._client.jobs[0].status = Status(status)
     server._client.jobs[0].driver_exit_code = code
     assert server.follow(job_id, None) == expected
+
+
+def test_lost_cluster_is_a_failure_and_no_mistake_of_the_users(
+    server, tmp_path, monkeypatch, caplog
+):
+    def lose(job_id):
+        raise RuntimeError("Failed to connect to Ray")
+
+    monkeypatch.setattr(server._client, "get_job_info", lose)
+    assert server.follow("first-1", None) == 1
+    assert "the same command goes on" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["setting", "path", "value"])
+def test_no_token_is_sent(tmp_path, monkeypatch, where):
+    monkeypatch.setenv("SOME_TOKEN", "tok-12345")
+    sent = submission(tmp_path)
+    if where == "setting":
+        sent = submission(tmp_path, item_graph={"source": "vectors", "vectors": "s3://a:b@c/d"})
+    elif where == "path":
+        sent = Submission("first", parse_config({}), Path("s3://a/?access_key=b"), tmp_path)
+    else:
+        sent = submission(tmp_path, tracking={"experiment": "tok-12345"})
+    with pytest.raises(UserError, match="readable on the cluster") as error:
+        _ = sent.digest
+    assert "tok-12345" not in str(error.value)
 
 
 def test_output_is_shown_once_however_often_the_connection_breaks(server, tmp_path, monkeypatch):

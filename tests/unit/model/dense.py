@@ -107,7 +107,7 @@ class World:
 def training_step(model: Recommender, tables: Sequence[Tensor], step: int = 3) -> Losses:
     """The losses of the world's batch, their gradients taken."""
     shares = [World(model._settings).triplets()]
-    losses = model.losses(model.rows_of(model.propagate(*tables), shares), shares, step)
+    losses = model.losses(model.propagate_batch(*tables, shares), shares, step)
     losses.total.backward()
     return losses
 

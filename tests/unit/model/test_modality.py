@@ -82,3 +82,24 @@ def test_item_without_any_modality_has_no_side():
     side = branch.fuse(propagated, behavior)
     assert torch.equal(side[NUM_USERS + 2], torch.zeros(DIM))
     assert torch.isfinite(side).all()
+
+
+def test_gradient_of_the_fusion_is_the_numerical_one():
+    branch, *_ = build(2, missing=[("modality1", 3)])
+    branch.double()
+    views = branch.propagate(torch.randn(NUM_ITEMS, DIM, dtype=torch.float64)).detach()
+    behavior = torch.randn(NUM_USERS + NUM_ITEMS, DIM, dtype=torch.float64)
+    parameters = [
+        branch.query[0].weight,
+        branch.query[0].bias,
+        branch.query[2].weight,
+        *(layer.weight for layer in branch.gate.values()),
+        *(layer.bias for layer in branch.gate.values()),
+    ]
+    inputs = [tensor.detach().requires_grad_() for tensor in (views[2:8], behavior[2:8])]
+    present = views[2:8] != 0  # A modality that is missing stays missing.
+
+    def fuse(views, behavior, *parameters):
+        return branch.fuse(views * present, behavior)
+
+    assert torch.autograd.gradcheck(fuse, (*inputs, *parameters))

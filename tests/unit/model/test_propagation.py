@@ -30,6 +30,19 @@ def test_product_and_gradient_match_float64(num_rows, num_columns):
     assert product.num_halo_rows == 0
 
 
+@pytest.mark.parametrize("rows", [[3, 0, 4], [2], []])
+def test_some_rows_of_a_product_and_their_gradient_match_float64(rows):
+    matrix, dense = random_matrix(5, 9, share=0.4)
+    product = PartitionedMatrix(matrix, RowPartition.even(9, 1), torch.device("cpu"))
+    x = torch.randn(9, 3, requires_grad=True)
+    weights = torch.randn(len(rows), 3)
+    result = product.rows_times(torch.tensor(rows, dtype=torch.int64), x)
+    (result * weights).sum().backward()
+    some = dense[rows]
+    np.testing.assert_allclose(result.detach(), some @ x.detach().double().numpy(), atol=1e-6)
+    np.testing.assert_allclose(x.grad, some.T @ weights.double().numpy(), atol=1e-6)
+
+
 def test_mean_of_layers_is_the_mean_of_the_powers():
     matrix, dense = random_matrix(7, 7, share=0.5)
     product = PartitionedMatrix(matrix, RowPartition.even(7, 1), torch.device("cpu"))

@@ -57,12 +57,10 @@ class Sampled:
 
     def estimate(self, triplets, step):
         batch = self.surround([triplets], 0, step)
-        users, items = (
-            table.index_select(0, ids)
-            for table, ids in zip(self.tables, batch.ids.values(), strict=True)
-        )
+        pairs = zip(self.tables, batch.ids.values(), strict=True)
+        embeddings = torch.cat([table.index_select(0, ids) for table, ids in pairs])
         with torch.no_grad():
-            return self.model.propagate_sample(users, items, batch.subgraph)
+            return self.model.propagate_sample(embeddings, batch.subgraph)
 
 
 def merged(world):

@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -13,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from egra_dist.cli import track
-from egra_dist.errors import UserError
+from egra_dist.errors import EXIT_STOPPED, UserError
 from egra_dist.tracking.client import default_uri, open_client
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.ledger import Ledger
@@ -108,7 +107,7 @@ def test_a_terminated_job_ends_its_runs(run_folder):
                 time.sleep(60)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(run_folder)]
-    assert subprocess.run(command).returncode == 128 + signal.SIGTERM
+    assert subprocess.run(command).returncode == EXIT_STOPPED
     parent, children = recorded(run_folder)
     assert (parent.status, children["train"].status) == ("KILLED", "KILLED")
 

@@ -1,0 +1,1 @@
+"""What MLflow shows of a finished stage in pictures and tables."""
