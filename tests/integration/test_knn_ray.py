@@ -104,6 +104,11 @@ class DiesOnce:
         return self.task.run(folder)
 
 
+def dying(tasks, flag):
+    """The tasks, or rounds of tasks, of which the first to run is killed."""
+    return [dying(t, flag) if isinstance(t, list) else DiesOnce(t, flag) for t in tasks]
+
+
 def test_ray_and_threads_give_the_same_graph(local_ray):
     there = build_knn(clustered(6000), SETTINGS, workers=Workers(ray=True))
     assert np.array_equal(there.neighbors, undisturbed(6000).neighbors)
@@ -124,7 +129,7 @@ def test_a_killed_worker_costs_its_task(local_ray, tmp_path, monkeypatch, settin
     monkeypatch.setattr(
         selfjoin,
         makes_tasks,
-        lambda *arguments: [DiesOnce(task, flag) for task in make(*arguments)],
+        lambda *arguments: dying(make(*arguments), flag),
     )
     work = tmp_path / "work"
     killed = build_knn(clustered(6000), settings, workdir=work, workers=Workers(ray=True))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egra_dist import artifact
 from egra_dist.artifact import (
     Manifest,
     build,
@@ -133,7 +134,18 @@ def test_finished_means_the_same_digest(tmp_path):
 
 def test_the_digest_of_a_recipe_is_the_same_everywhere_and_always():
     """A changed value here makes every artifact that users have on disk stale."""
-    assert digest_of("knn", {"k": 10, "weight": "binary"}, {"vectors": "ab"}) == "f03049ec75288d7a"
+    recipe = {"k": 10, "weight": "binary"}, {"vectors": "ab"}
+    assert digest_of("merge", *recipe) == "72b6065627536394"
+    assert digest_of("knn", *recipe) == "d36b76098d3da2e3"
+
+
+def test_a_revision_makes_only_its_kind_stale(monkeypatch):
+    kinds = ("knn", "merge")
+    before = [digest_of(kind, {}, {}) for kind in kinds]
+    monkeypatch.setitem(artifact.REVISIONS, "knn", 99)
+    knn, merge = (digest_of(kind, {}, {}) for kind in kinds)
+    assert knn != before[0]
+    assert merge == before[1]
 
 
 @given(st.dictionaries(st.text(), json_values))

@@ -21,7 +21,7 @@ from egra_dist.graph.knn.routing import Reach
 from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.tasks import row_ranges, single_threaded
 
-_ROWS_PER_TASK = 131_072
+_ROWS_PER_TASK = 65_536
 _PAIRS_AT_ONCE = 2000
 _SHARE_UNCUT = 0.999
 

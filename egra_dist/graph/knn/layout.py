@@ -29,9 +29,9 @@ class Layout:
         """Number of lists."""
         return len(self.offsets) - 1
 
-    def members(self, number: int) -> NDArray[np.int64]:
+    def members(self, number: int) -> NDArray[np.int32]:
         """Positions of the rows of a list."""
-        return np.arange(*self.offsets[number : number + 2])
+        return np.arange(*self.offsets[number : number + 2], dtype=np.int32)
 
     @classmethod
     def of(cls, lists: NDArray[np.int32], num_lists: int) -> "Layout":

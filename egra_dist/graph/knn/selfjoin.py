@@ -38,10 +38,9 @@ from egra_dist.graph.knn.tasks import (
 )
 from egra_dist.graph.knn.visits import ROUNDS, RouteTask, count_visits
 
-ROWS_PER_TASK = 65_536
-_MERGED_ROWS = 65_536
+ROWS_PER_TASK = 32_768
 _LISTS_PER_TASK = 4096
-PAIRS_PER_TASK = 2.5e8
+PAIRS_PER_TASK = 5e7
 _HEAD_ROWS = 4096
 MAX_PROBES = 256
 EdgeFiles = tuple[tuple[int, Path], ...]
@@ -116,7 +115,7 @@ class SelfJoin:
         """
         layout = self.layout(reach)
         k, metric = self.settings.k, self.settings.metric
-        within = within_tasks(layout, k, metric, PAIRS_PER_TASK)
+        within = within_tasks(layout, k, metric, PAIRS_PER_TASK / 4)
         visits = visit_tasks(layout, self.visits(layout), k, metric, PAIRS_PER_TASK)
         return layout, self.join_lists(layout, within, visits)
 
@@ -184,7 +183,7 @@ class SelfJoin:
         """Merges edges and pairs into the k best of each row, by position."""
         tasks = [
             MergeTask(*rows, edges, tuple(pairs), self.settings.k)
-            for rows in row_ranges(len(self.rows), _MERGED_ROWS)
+            for rows in row_ranges(len(self.rows), ROWS_PER_TASK)
         ]
         paths = self.run(stage, tasks)
         return tuple((task.first, path) for task, path in zip(tasks, paths, strict=True))

@@ -46,7 +46,7 @@ class SweepTask:
     def run(self, folder: Path) -> NDArray:
         """Returns ``PAIR`` records, rows and ids are positions."""
         rows, bounds = opened(folder / ROWS_FILE), opened(folder / BOUNDS_FILE)
-        one, other = np.arange(*self.queries), np.arange(*self.base)
+        one, other = (np.arange(*side, dtype=np.int32) for side in (self.queries, self.base))
         found = edges_between(rows, bounds, one, other, self.k, self.metric)
         return join_pairs(found)
 
