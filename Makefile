@@ -39,7 +39,7 @@ lint: $(INSTALLED) ## Check format, style, types and import direction.
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED) ## Build the documentation into build/site; a broken link or anchor fails.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open build/site/index.html (search needs a server: python -m http.server -d build/site)."
 
 # torch comes with what its wheel asks for; the rest without, as the locks are complete and

@@ -65,7 +65,7 @@ def _at(step: int, steps: int, settings: Mapping[str, Any], best: float) -> dict
         metrics |= {f"valid/{name}": score for name in METRICS}
         metrics |= {f"alignment/item_weight_{q}": 1 + step / steps for q in ("p10", "p50", "p90")}
         metrics |= {
-            "train/epoch": step // 10,
+            "train/epoch": step // 10 + 1,
             "train/triplets_per_second": 1000.0 + step,
             "system/process_peak_memory_gib": 1.5,
         }

@@ -104,7 +104,7 @@ def _cost(
     if training.seconds is not None:
         cost["training s"] = training.seconds
     if "train/epoch" in training.metrics:
-        cost["epochs"] = training.metrics["train/epoch"] + 1
+        cost["epochs"] = training.metrics["train/epoch"]
     speeds = [point.value for point in series.get("train/triplets_per_second", [])]
     if speeds:
         cost["triplets/s"] = statistics.median(speeds)

@@ -57,28 +57,29 @@ class Egra(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """``H`` over the behaviour graph and every ``P_m``; see :meth:`Recommender.propagate`."""
-        behavior = self._propagate_behavior(users, items)
-        if self.modality_branch is None:
-            return Propagated(behavior, None)
-        return Propagated(behavior, self.modality_branch.propagate(items))
+        own = torch.arange(len(users) + len(items), device=users.device)
+        return self._propagate_to(own, users, items)
 
     def propagate_batch(
         self, users: Tensor, items: Tensor, shares: Sequence[Triplets]
     ) -> Propagated:
-        """With the modalities of the batch's users alone; see :meth:`Recommender`."""
-        behavior = self._propagate_behavior(users, items)
-        if self.modality_branch is None:
-            return self.rows_of(Propagated(behavior, None), shares)
+        """To the batch's own nodes alone; see :meth:`Recommender.propagate_batch`."""
         start = self._nodes.positions.block(rank()).start
-        asked = torch.unique(torch.cat([share.users for share in shares])) - start
-        asked = asked[(asked >= 0) & (asked < len(users))]
-        modalities = self.modality_branch.propagate(items, asked)
-        return self.rows_of(Propagated(behavior, modalities, asked), shares)
+        nodes = torch.unique(torch.cat([share.nodes() for share in shares])) - start
+        own = nodes[(nodes >= 0) & (nodes < len(users) + len(items))]
+        return self.rows_of(self._propagate_to(own, users, items), shares)
 
-    def _propagate_behavior(self, users: Tensor, items: Tensor) -> Tensor:
+    def _propagate_to(self, nodes: Tensor, users: Tensor, items: Tensor) -> Propagated:
         assert self._behavior_graph is not None, "built for sampled propagation alone"
         num_layers = self._settings.model.num_layers
-        return mean_of_layers(self._behavior_graph, torch.cat([users, items]), num_layers)
+        embeddings = torch.cat([users, items])
+        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers, nodes)
+        if self.modality_branch is None:
+            return Propagated(behavior, None, nodes)
+        num_users = torch.searchsorted(nodes, len(users))
+        of_users, of_items = nodes[:num_users], nodes[num_users:] - len(users)
+        modalities = self.modality_branch.propagate(items, of_users, of_items)
+        return Propagated(behavior, modalities, nodes)
 
     def propagate_sample(self, embeddings: Tensor, sample: Subgraph) -> Propagated:
         """Estimates the rows of a batch from its sampled neighbourhood.

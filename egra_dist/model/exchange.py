@@ -5,7 +5,7 @@ and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def fetch_rows(
     parts: Sequence[Tensor],
     wanted: Sequence[Tensor],
     partition: RowPartition,
-    places: Sequence[Callable[[Tensor], Tensor] | None] | None = None,
+    held: Tensor | None = None,
 ) -> list[Tensor]:
     """Rows of matrices that are partitioned alike, wherever they live, in one exchange.
 
@@ -90,35 +90,28 @@ def fetch_rows(
         parts: This rank's rows of each matrix, ``[num_own_rows, dim]``; widths may differ.
         wanted: For each rank the rows it wants, global ids ``int64 [num_wanted]``.
         partition: Who owns which row.
-        places: For each matrix which of its rows stands for an own row; the row itself when None.
+        held: The own rows that ``parts`` have, ascending, ``int64 [num_held]``; all when None.
 
     Returns:
         Of each matrix ``[len(wanted[rank]), dim]`` in the order wanted, with gradients to the
         owners.
     """
     if world_size() == 1:
-        return _select(parts, wanted[0], places)
+        return _select(parts, wanted[0], held)
     own = partition.block(rank())
     to_send = [ids[(ids >= own.start) & (ids < own.stop)] - own.start for ids in wanted]
     starts = torch.as_tensor(partition.starts, device=parts[0].device)
     owners = torch.bucketize(wanted[rank()], starts[1:], right=True)
     num_received = torch.bincount(owners, minlength=world_size()).tolist()
-    sent = torch.cat(_select(parts, torch.cat(to_send), places), dim=1)
+    sent = torch.cat(_select(parts, torch.cat(to_send), held), dim=1)
     received = exchange(sent, [len(ids) for ids in to_send], num_received)
     arrival = torch.argsort(torch.argsort(owners, stable=True))
     return list(received.index_select(0, arrival).split([part.shape[1] for part in parts], dim=1))
 
 
-def _select(
-    parts: Sequence[Tensor],
-    rows: Tensor,
-    places: Sequence[Callable[[Tensor], Tensor] | None] | None,
-) -> list[Tensor]:
-    where = places or [None] * len(parts)
-    return [
-        part.index_select(0, rows if place is None else place(rows))
-        for part, place in zip(parts, where, strict=True)
-    ]
+def _select(parts: Sequence[Tensor], rows: Tensor, held: Tensor | None) -> list[Tensor]:
+    places = rows if held is None else torch.searchsorted(held, rows)
+    return [part.index_select(0, places) for part in parts]
 
 
 def gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -60,6 +60,7 @@ class ReadRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, ids: list[Tensor], *tables: Tensor) -> Tensor:
+        """The rows ``ids`` of each table, one table below the other."""
         ctx.ids, ctx.shapes = ids, [table.shape for table in tables]
         sizes = [len(part) for part in ids]
         rows = tables[0].new_empty(sum(sizes), tables[0].shape[1])
@@ -69,6 +70,7 @@ class ReadRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Sparse gradients of the tables."""
         parts = gradients[0].split([len(part) for part in ctx.ids])
         return None, *map(_sparse, ctx.ids, parts, ctx.shapes)
 

@@ -60,15 +60,18 @@ class ModalityBranch(nn.Module):
         self.gate = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
         self.query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
-    def propagate(self, item_embeddings: Tensor, users: Tensor | None = None) -> Tensor:
+    def propagate(
+        self, item_embeddings: Tensor, users: Tensor | None = None, items: Tensor | None = None
+    ) -> Tensor:
         """``P_m = [N(A)[:U, U:] I_m; I_m]`` with ``I_m = S_m e_m`` for every modality.
 
         Args:
             item_embeddings: ``E_i``, this rank's rows ``[num_own_items, dim]``.
-            users: Own users who gather, ``int64 [num_users]``; all when None.
+            users: The own users that are wanted, distinct, ``int64 [num_users]``; all when None.
+            items: The own items, likewise.
 
         Returns:
-            ``[num_users + num_own_items, num_modalities * dim]``, users first.
+            ``[num_users + num_items, num_modalities * dim]``, users first.
         """
         graph = self._graph
         assert graph is not None, "built for sampled propagation alone"
@@ -77,10 +80,12 @@ class ModalityBranch(nn.Module):
             @ self.purified(m, item_embeddings, graph.features[m], graph.present[m])
             for m in self.names
         ]
-        items = torch.cat(gathered, dim=1)
+        of_items = torch.cat(gathered, dim=1)
         if users is None:
-            return torch.cat([graph.user_rows @ items, items])
-        return torch.cat([graph.user_rows.rows_times(users, items), items])
+            of_users = graph.user_rows @ of_items
+        else:
+            of_users = graph.user_rows.rows_times(users, of_items)
+        return torch.cat([of_users, of_items if items is None else of_items[items]])
 
     def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
         """The same for the nodes of a batch.

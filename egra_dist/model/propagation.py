@@ -4,16 +4,21 @@ Each rank holds the rows it owns. Before a product it receives the few rows of t
 its own rows point at (the *halo*); which ones is planned once.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
 from egra_dist.model.exchange import exchange, rank, world_size
+
+_Csr = tuple[Tensor, Tensor, Tensor]
+"""Columns, offsets of the rows, and values."""
 
 
 class PartitionedMatrix:
@@ -66,6 +71,14 @@ class PartitionedMatrix:
         """
         return self._product.rows_times(rows, self._halo.extend(dense))
 
+    def transposed_times(self, dense: Tensor) -> Tensor:
+        """This rank's rows of the transpose's product, ``[num_own_columns, dim]``; no gradient.
+
+        Args:
+            dense: ``[num_own_rows, dim]``.
+        """
+        return self._halo.add_up(self._product.transposed_times(dense))
+
 
 class _HaloPlan:
     """Which rows to send to whom so that everybody has its halo."""
@@ -96,6 +109,14 @@ class _HaloPlan:
         sent = dense.index_select(0, self._sent)
         return torch.cat([dense, exchange(sent, self._num_sent, self._num_received)])
 
+    def add_up(self, extended: Tensor) -> Tensor:
+        """Own rows with what the others have for them: the transpose of :meth:`extend`."""
+        if world_size() == 1:
+            return extended
+        own, halo = extended.split([len(extended) - self.num_rows, self.num_rows])
+        received = exchange(halo, self._num_received, self._num_sent)
+        return own.index_add(0, self._sent, received)
+
 
 class SparseMatrix:
     """A sparse matrix on one rank, for products with dense ones.
@@ -122,28 +143,38 @@ class SparseMatrix:
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """``[num_rows, dim]`` for a dense matrix ``[num_columns, dim]``."""
-        return _SparseDense.apply(dense, self._forward, self._backward)
+        return _SparseDense.apply(dense, self._forward, lambda: self._backward)
+
+    def transposed_times(self, dense: Tensor) -> Tensor:
+        """``[num_columns, dim]``; no gradient."""
+        return _multiply(self._backward, dense.detach())
 
     def rows_times(self, rows: Tensor, dense: Tensor) -> Tensor:
         """Rows ``int64 [num_rows]`` of the product with ``[num_columns, dim]``."""
-        indices, offsets, values = self._forward
-        starts = offsets[rows]
-        counts = offsets[rows + 1] - starts
-        ends = counts.cumsum(0)
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
-        entries = torch.arange(len(owner), device=rows.device) + (starts - ends + counts)[owner]
-        columns, chosen = indices[entries], values[entries]
-        order = torch.argsort(columns)
-        chosen_offsets, transposed_offsets = (
-            torch.nn.functional.pad(sums, (1, 0)).to(offsets.dtype)
-            for sums in (ends, torch.bincount(columns, minlength=len(dense)).cumsum(0))
-        )
-        forward = (columns, chosen_offsets, chosen)
-        backward = (owner[order].to(indices.dtype), transposed_offsets, chosen[order])
-        return _SparseDense.apply(dense, forward, backward)
+        chosen = _rows_of(self._forward, rows)
+        return _SparseDense.apply(dense, chosen, lambda: _transposed(chosen, len(dense)))
 
 
-def _on_device(matrix: Any, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _rows_of(matrix: _Csr, rows: Tensor) -> _Csr:
+    indices, offsets, values = matrix
+    starts = offsets[rows]
+    counts = offsets[rows + 1] - starts
+    new = functional.pad(counts.cumsum(0), (1, 0))
+    shifts = torch.repeat_interleave(starts - new[:-1], counts)
+    entries = torch.arange(len(shifts), device=rows.device) + shifts
+    return indices[entries], new.to(offsets.dtype), values[entries]
+
+
+def _transposed(matrix: _Csr, num_columns: int) -> _Csr:
+    indices, offsets, values = matrix
+    rows = torch.arange(len(offsets) - 1, device=offsets.device, dtype=indices.dtype)
+    order = torch.argsort(indices)
+    counts = torch.bincount(indices, minlength=num_columns)
+    starts = functional.pad(counts.cumsum(0), (1, 0)).to(offsets.dtype)
+    return torch.repeat_interleave(rows, torch.diff(offsets))[order], starts, values[order]
+
+
+def _on_device(matrix: Any, device: torch.device) -> _Csr:
     index_type = torch.int32 if matrix.nnz < 2**31 else torch.int64
     return (
         torch.as_tensor(matrix.indices).to(device, index_type),
@@ -154,19 +185,19 @@ def _on_device(matrix: Any, device: torch.device) -> tuple[Tensor, Tensor, Tenso
 
 class _SparseDense(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, dense: Tensor, forward: Any, backward: Any) -> Tensor:
-        ctx.transposed = backward
+    def forward(ctx: Any, dense: Tensor, matrix: _Csr, transpose: Callable[[], _Csr]) -> Tensor:
+        ctx.transpose = transpose
         # Detached, as embedding_bag otherwise prepares a gradient of its own, at twice the cost.
-        return _multiply(forward, dense.detach())
+        return _multiply(matrix, dense.detach())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _multiply(ctx.transposed, gradients[0].contiguous()), None, None
+        return _multiply(ctx.transpose(), gradients[0].contiguous()), None, None
 
 
-def _multiply(matrix: tuple[Tensor, Tensor, Tensor], dense: Tensor) -> Tensor:
+def _multiply(matrix: _Csr, dense: Tensor) -> Tensor:
     indices, offsets, values = matrix
-    return torch.nn.functional.embedding_bag(
+    return functional.embedding_bag(
         indices,
         dense,
         offsets,
@@ -176,19 +207,48 @@ def _multiply(matrix: tuple[Tensor, Tensor, Tensor], dense: Tensor) -> Tensor:
     )
 
 
-def mean_of_layers(matrix: PartitionedMatrix, embeddings: Tensor, num_layers: int) -> Tensor:
+def mean_of_layers(
+    matrix: PartitionedMatrix, embeddings: Tensor, num_layers: int, rows: Tensor | None = None
+) -> Tensor:
     """``mean_{l=0..L} N(A)^l E`` (LightGCN, equation 8; METHOD, stage 1).
 
     Args:
         matrix: ``N(A)`` over the nodes.
         embeddings: ``[num_own_nodes, dim]``.
         num_layers: ``L``.
+        rows: The own nodes that are wanted, distinct, ``int64 [num_rows]``; all when None.
 
     Returns:
-        ``[num_own_nodes, dim]``.
+        ``[num_rows, dim]``.
     """
-    total = layer = embeddings
-    for _ in range(num_layers):
-        layer = matrix @ layer
-        total = total + layer
-    return total / (num_layers + 1)
+    if rows is None:
+        rows = torch.arange(len(embeddings), device=embeddings.device)
+    return _MeanOfLayers.apply(embeddings, matrix, num_layers, rows)
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    """The last layer is computed for the wanted rows alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, embeddings: Tensor, matrix: PartitionedMatrix, num_layers: int, rows: Tensor
+    ) -> Tensor:
+        ctx.matrix, ctx.num_layers, ctx.num_nodes = matrix, num_layers, len(embeddings)
+        ctx.save_for_backward(rows)
+        layer, total = embeddings.detach(), embeddings.index_select(0, rows)
+        for _ in range(num_layers - 1):
+            layer = matrix @ layer
+            total += layer.index_select(0, rows)
+        if num_layers > 0:
+            total += matrix.rows_times(rows, layer)
+        return total / (num_layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (rows,) = ctx.saved_tensors
+        share = gradients[0] / (ctx.num_layers + 1)
+        own = share.new_zeros(ctx.num_nodes, share.shape[1]).index_copy_(0, rows, share)
+        total = own
+        for _ in range(ctx.num_layers):
+            total = ctx.matrix.transposed_times(total).add_(own)
+        return total, None, None, None

@@ -39,32 +39,18 @@ class Propagated:
     Attributes:
         behavior: ``H [num_rows, dim]``.
         modalities: Every ``P_m`` side by side, ``[num_rows, num_modalities * dim]``.
-        users: The own users that ``modalities`` has rows of, ascending, before those of all items;
-            all when None.
+        held: The own nodes that there are rows of, ascending; all when None.
     """
 
     behavior: Tensor
     modalities: Tensor | None
-    users: Tensor | None = None
+    held: Tensor | None = None
 
     def fetch(self, wanted: Sequence[Tensor], partition: RowPartition) -> "Propagated":
         """The rows wanted by this rank, see :func:`fetch_rows`."""
-        if self.modalities is None:
-            (behavior,) = fetch_rows([self.behavior], wanted, partition)
-            return Propagated(behavior, None)
-        parts = [self.behavior, self.modalities]
-        behavior, modalities = fetch_rows(parts, wanted, partition, [None, self._place])
-        return Propagated(behavior, modalities)
-
-    def _place(self, nodes: Tensor) -> Tensor:
-        """Rows of ``modalities`` that own nodes have."""
-        if self.users is None:
-            return nodes
-        assert self.modalities is not None
-        num_items = len(self.modalities) - len(self.users)
-        num_users = len(self.behavior) - num_items
-        among_users = torch.searchsorted(self.users, nodes)
-        return torch.where(nodes < num_users, among_users, nodes - num_users + len(self.users))
+        parts = [part for part in (self.behavior, self.modalities) if part is not None]
+        behavior, *modalities = fetch_rows(parts, wanted, partition, self.held)
+        return Propagated(behavior, modalities[0] if modalities else None)
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,22 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import nn
 
 from egra_dist.errors import UserError
-from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.model.tables import EmbeddingTables
 from egra_dist.storage import Storage
-from egra_dist.train.commit import COMMIT, Commit, Entry, Identity, TrainingState
+from egra_dist.train.commit import Commit, Entry, Identity, TrainingState
+from egra_dist.train.content import Copies, content, shapes
+from egra_dist.train.copying import StorageCopies, attempt
 from egra_dist.train.dcp_reader import SafeReader
 from egra_dist.train.optimizers import Optimizers
 
@@ -69,15 +69,18 @@ class Checkpoints:
         self._keeping = keeping
         self._folder = keeping.folder
         optimizers.materialize()
-        self._live = _content(tables, model, optimizers, lambda tensor: tensor)
-        self._copies = _Copies()
-        self._copied = _content(tables, model, optimizers, self._copies)
-        identity = Identity(dict(keeping.made_from), _shapes(self._live), keeping.run_id)
+        self._live = content(tables, model, optimizers, lambda tensor: tensor)
+        self._copies = Copies()
+        self._copied = content(tables, model, optimizers, self._copies)
+        identity = Identity(dict(keeping.made_from), shapes(self._live), keeping.run_id)
         self._commit = Commit(identity)
         self._group = dist.new_group(backend="gloo")  # its collectives run beside the training's
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: tuple[Future[str | None], bool] | None = None
-        self._stored: set[str] = set()
+        storage = keeping.storage
+        self._storage_copies = (
+            StorageCopies(self._folder, storage, self._group) if storage else None
+        )
         self._last_save = time.monotonic()
 
     @property
@@ -99,10 +102,11 @@ class Checkpoints:
         for entry in reversed(found.kept):
             failure = self._load(entry.name)
             if failure is None:
-                state = deepcopy(entry.training)
+                state = replace(entry.training)
                 _log.info("resumed after epoch %d, step %d", state.epoch, state.step)
                 return state
             self._warn(f"{self._folder / entry.name}: cannot be loaded: {failure}")
+            self._commit = self._commit.without(entry)
         raise UserError(f"{self._folder}: none of its checkpoints can be loaded")
 
     def save(self, state: TrainingState, is_best: bool) -> None:
@@ -113,7 +117,7 @@ class Checkpoints:
         """
         self.wait()
         self._copies.refresh()
-        entry = Entry(f"step-{state.step:09d}-of-{dist.get_world_size()}", deepcopy(state))
+        entry = Entry(f"step-{state.step:09d}-of-{dist.get_world_size()}", replace(state))
         self._writing = self._thread.submit(self._write, entry, is_best), is_best
         self._last_save = time.monotonic()
 
@@ -154,62 +158,39 @@ class Checkpoints:
 
     def _write(self, entry: Entry, is_best: bool) -> str | None:
         """Writes the copies and commits; returns why not, the same on every rank."""
-        is_first = dist.get_rank() == 0
-        if is_first and entry.name not in self._commit.names:  # a process that died left it
-            shutil.rmtree(self._folder / entry.name, ignore_errors=True)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                dcp.save(
-                    self._copied,
-                    checkpoint_id=self._folder / entry.name,
-                    process_group=self._group,
-                )
-        except dcp.CheckpointException as error:
-            if is_first:
-                shutil.rmtree(self._folder / entry.name, ignore_errors=True)
-            return _reasons(error)
+        if entry.name not in self._commit.names:  # else the step has just been written
+            failure = self._write_tensors(self._folder / entry.name)
+            if failure is not None:
+                return failure
         after = self._commit.added(entry, is_best, self._keeping.num_kept)
-        failure = _attempt(lambda: after.write(self._folder)) if is_first else None
-        failures = [failure]
+        is_first = dist.get_rank() == 0
+        failures = [attempt(lambda: after.write(self._folder)) if is_first else None]
         dist.broadcast_object_list(failures, src=0, group=self._group)
         if failures[0] is None:
             self._commit = after
             if is_first:
                 self._remove_others()
-            self._copy_to_storage()
+            self._copy()
         return failures[0]
 
-    def _copy_to_storage(self) -> None:
-        """Each rank copies what it wrote; what did not arrive is tried again with the next."""
-        storage = self._keeping.storage
-        if storage is None:
-            return
-        missing = self._commit.names - self._stored
-        files = [path for name in missing for path in self._own_files(self._folder / name)]
-        failures: list[str | None] = [None] * dist.get_world_size()
-        failure = _attempt(lambda: storage.push(self._folder, files))
-        dist.all_gather_object(failures, failure, group=self._group)
-        reasons = set(filter(None, failures))
-        if not reasons:
-            self._stored |= missing
-            if dist.get_rank() == 0:
-                reasons = set(filter(None, [_attempt(lambda: self._commit_storage(storage))]))
-        if reasons:
-            self._warn(f"a checkpoint could not be copied: {'; '.join(sorted(reasons))}")
+    def _write_tensors(self, folder: Path) -> str | None:
+        is_first = dist.get_rank() == 0
+        if is_first:  # a process that died may have left a part
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                dcp.save(self._copied, checkpoint_id=folder, process_group=self._group)
+        except dcp.CheckpointException as error:
+            if is_first:
+                shutil.rmtree(folder, ignore_errors=True)
+            return _reasons(error)
+        return None
 
-    def _own_files(self, folder: Path) -> Iterator[Path]:
-        """The files ``__RANK_N.distcp`` of this rank, and of those that are no more."""
-        own, num_ranks = dist.get_rank(), dist.get_world_size()
-        for path in folder.glob("__*.distcp"):
-            if int(path.name.split("_")[2]) % num_ranks == own:
-                yield path
-        if own == 0:
-            yield folder / ".metadata"
-
-    def _commit_storage(self, storage: Storage) -> None:
-        storage.push(self._folder, [self._folder / COMMIT])
-        storage.remove_others(self._commit.names)
+    def _copy(self) -> None:
+        failure = self._storage_copies.follow(self._commit.names) if self._storage_copies else None
+        if failure is not None:
+            self._warn(f"a checkpoint could not be copied: {failure}")
 
     def _load(self, name: str) -> str | None:
         """Loads a checkpoint into the live tensors; returns why not, the same on every rank."""
@@ -242,69 +223,6 @@ class Checkpoints:
         for path in self._folder.glob("step-*"):
             if path.name not in self._commit.names:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-class _Copies:
-    """Copies of tensors in the CPU's memory, which stay as they are while the training goes on."""
-
-    def __init__(self) -> None:
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-
-    def __call__(self, live: Tensor) -> Tensor:
-        copy = torch.empty_like(live, device="cpu")
-        self._pairs.append((live, copy))
-        return copy
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Takes the values of now."""
-        for live, copy in self._pairs:
-            copy.copy_(live)
-
-
-def _content(
-    tables: EmbeddingTables,
-    model: nn.Module,
-    optimizers: Optimizers,
-    of: Callable[[Tensor], Tensor],
-) -> dict[str, Any]:
-    """Everything that a checkpoint holds: ``of`` each tensor, those of tables as shards."""
-
-    def shard(table: str, value: Tensor) -> Any:
-        return tables.shard_like(table, of(value)) if value.dim() else of(value)
-
-    return {
-        "tables": {table: shard(table, tables.local(table).detach()) for table in (USER, ITEM)},
-        "table_optimizer": {
-            table: {name: shard(table, v) for name, v in optimizers.table_state(table).items()}
-            for table in (USER, ITEM)
-        },
-        "dense": {name: of(value) for name, value in model.state_dict().items()},
-        "dense_optimizer": {
-            str(position): {name: of(value) for name, value in state.items()}
-            for position, state in enumerate(optimizers.dense_state())
-        },
-    }
-
-
-def _shapes(content: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {name: list(value.size()) for name, value in _leaves(content)}
-
-
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _attempt(write: Callable[[], object]) -> str | None:
-    try:
-        write()
-    except (OSError, UserError) as error:
-        return str(error)
-    return None
 
 
 def _reasons(error: dcp.CheckpointException) -> str:

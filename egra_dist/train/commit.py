@@ -6,7 +6,7 @@ rank has written its part, so that whenever a process dies, the checkpoints that
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,10 @@ class Commit:
         before = [other for other in self.kept if other.name != entry.name]
         best = entry if is_best or self.best is None else self.best
         return Commit(self.identity, [*before, entry][-num_kept:], best)
+
+    def without(self, entry: Entry) -> "Commit":
+        """The commit in which a checkpoint is no more, except as the best."""
+        return replace(self, kept=[other for other in self.kept if other != entry])
 
     @property
     def names(self) -> set[str]:

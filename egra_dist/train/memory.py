@@ -51,7 +51,7 @@ def map_pages(arrays: Iterable[NDArray]) -> bool:
         return False
     if wanted > _SHARE * psutil.virtual_memory().available:
         return False
-    return all([_populate(array) for array in parts])
+    return sum(map(_populate, parts)) == len(parts)
 
 
 def _populate(array: NDArray) -> bool:

@@ -46,6 +46,7 @@ class Watchdog:
         self.beat(0)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a")  # what an earlier one wrote stays
+        self._arm()
         self._thread.start()
         return self
 
@@ -64,12 +65,16 @@ class Watchdog:
     def _watch(self) -> None:
         try:
             while not self._closing.wait(min(1.0, self._seconds / 4)):
-                limit = self._seconds + 2 * _GRACE_SECONDS
-                faulthandler.dump_traceback_later(limit, exit=True, file=self._file)
+                self._arm()
                 if time.monotonic() - self._last > self._seconds:
                     self._end()
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        """Has faulthandler do the same somewhat later, should this thread not be able to run."""
+        limit = self._seconds + 2 * _GRACE_SECONDS
+        faulthandler.dump_traceback_later(limit, exit=True, file=self._file)
 
     def _end(self) -> None:
         where = f"worker {self._rank}: no step for {self._seconds:g} s after step {self._step}"

@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--items", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--one-core", action="store_true")
     parser.add_argument("--folder", type=Path, help="of catalogues that scale has left")
     parser.add_argument("--set", nargs="*", default=[], dest="settings")

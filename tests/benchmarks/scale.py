@@ -1,13 +1,14 @@
 """What catalogues of millions of items take: made, and their graph built, out of core.
 
-    python -m tests.benchmarks.scale [--items 1000000] [--folder FOLDER] [--write]
+    python -m tests.benchmarks.scale [--items 1000000] [--folder FOLDER] [--train] [--write]
 
 There are half as many users as items and ten interactions for each item, two modalities of width
 64, and 10 neighbours of each item drawn at random: finding them is measured by
 ``tests.benchmarks.knn``. Every step is a process of its own, with one thread; its peak memory is
 the kernel's ``VmHWM``, pages of memory-mapped files included. Figures are kept by size in a JSON
 file of the folder; ``--write`` puts them into ``docs/scale.md``. What a step leaves is removed at
-the end.
+the end. ``--train`` trains some steps on sampled neighbourhoods before that, as
+``tests.benchmarks.sampled`` does alone.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def merge(folder, num_items):
 
 
 def features(folder, num_items):
-    """``S_m`` of both modalities: each item and nine others at random, as the search writes them."""
+    """``S_m`` of both modalities: each item and nine others at random, as a search leaves them."""
     from numpy.lib.format import open_memmap
 
     from egra_dist.graph.csr import Csr
@@ -103,6 +104,13 @@ STEPS = {
     "merge": merge,
     "features": features,
 }
+FAN_OUTS = (
+    "train.propagation.user_item=[5,3]",
+    "train.propagation.item_item=[3,2]",
+    "train.propagation.modality_items=5",
+    "train.propagation.feature_neighbors=3",
+)
+TRAINING_MARKERS = ("<!-- training benchmark -->", "<!-- end of training benchmark -->")
 SHOWN = {"synth": "`synth`", "behavior": "behaviour graph", "merge": "item edges merged"}
 
 
@@ -133,6 +141,19 @@ def make(folder, num_items):
         yield run_step(step, folder, num_items)
 
 
+def train(folder, num_items):
+    """Head and row of the table of ``tests.benchmarks.sampled`` for what lies in a folder."""
+    command = [sys.executable, "-m", "tests.benchmarks.sampled", "--folder", str(folder)]
+    command += ["--items", str(num_items), "--set", *FAN_OUTS]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"items": num_items, "step": "train", "lines": done.stdout.splitlines()}
+
+
+def training_table_of(rows):
+    trained = [row["lines"] for row in rows if row["step"] == "train"]
+    return "\n".join([*trained[0][:2], *(lines[2] for lines in trained)])
+
+
 def table_of(rows):
     lines = [
         "| items | users | interactions | step | wall s | CPU s | peak GB | folder GB |",
@@ -154,6 +175,7 @@ def main():
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "scale-bench")
     parser.add_argument("--write", action="store_true", help="write the table into the docs")
+    parser.add_argument("--train", action="store_true", help="train some steps as well")
     parser.add_argument("--measure", choices=STEPS)
     options = parser.parse_args()
     if options.measure:
@@ -167,11 +189,16 @@ def main():
     for row in make(work, options.items):
         rows.append(row)
         print(json.dumps(row), flush=True)
+    if options.train:
+        rows.append(train(options.folder, options.items))
+        print(*rows[-1]["lines"], sep="\n", flush=True)
     rows.sort(key=lambda row: row["items"])
     kept.write_text(json.dumps(rows, indent=2))
     shutil.rmtree(work)
     if options.write:
         replace_between("scale.md", MARKERS, table_of(rows))
+        if any(row["step"] == "train" for row in rows):
+            replace_between("scale.md", TRAINING_MARKERS, training_table_of(rows))
     return None
 
 

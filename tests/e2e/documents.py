@@ -18,6 +18,7 @@ PROGRAMS = ("egra-dist", "make", "python", "mlflow", "ray", "kubectl", "docker",
 _KINDS = {"console": "console", "bash": "console", "sh": "console", "yaml": "yaml"}
 _KINDS |= {"python": "python", "json": "json", "text": "text"}
 _PROMPT = "$ "
+_HERE = re.compile(r"<<'?(\w+)'?\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,13 @@ def is_command(line: str) -> bool:
     return bool(words) and words[0] in PROGRAMS and len(words) > 1
 
 
+def scripts(block: Block) -> list[str]:
+    """What a console block gives to ``python -`` by ``<<END``."""
+    return [found.group(2) for found in _HERE.finditer(block.text)]
+
+
 def _whole_lines(text: str) -> list[str]:
-    return re.sub(r"\\\n\s*", "", text).splitlines()
+    return re.sub(r"\\\n\s*", "", _HERE.sub("", text)).splitlines()
 
 
 def _guessed(text: str) -> str:

@@ -26,6 +26,7 @@ from tests.e2e.documents import (
     inline_codes,
     is_command,
     links,
+    scripts,
 )
 
 NOT_HERE = ("kubectl", "docker", "pip", "curl", "cd", "export", "source")
@@ -106,6 +107,9 @@ def test_other_blocks_are_what_they_say(page):
     for block in blocks(page):
         if block.kind == "python":
             compile(block.text, str(block), "exec")
+        elif block.kind == "console":
+            for script in scripts(block):
+                compile(script, str(block), "exec")
         elif block.kind == "json":
             json.loads(block.text)
         elif block.kind == "text":
@@ -201,7 +205,7 @@ def check_settings(params, where):
 def check_python(words, where, verbs, monkeypatch, is_complete):
     if words[0] != "-m":
         file = REPOSITORY / words[0]
-        assert file.exists() or words[0] in SHOWN, f"{where}: no file {words[0]}"
+        assert file.exists() or words[0] in (*SHOWN, "-"), f"{where}: no file {words[0]}"
         if is_complete and file.parent.name == "jobs":
             check_own(["run", *words[1:]], where, verbs, is_complete)
         return

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import resource
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from test_training_ranks import CPU, ListRecorder, with_folder
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.errors import UserError
+from egra_dist.storage import Storage
 from egra_dist.train import agreement
 from egra_dist.train.agreement import Ending
 from egra_dist.train.loop import EndedError, train
@@ -64,6 +66,7 @@ def train_quietly(task, board=None, recorder=None):
     The libraries' own generators start differently each time: nothing may depend on them.
     """
     parts = assemble(replace(task, progress=board), CPU, recorder)
+    random.seed()
     np.random.seed()
     torch.seed()
     try:
@@ -86,12 +89,21 @@ def checkpoints_in(folder):
     return {path.name for path in (folder / "checkpoints").glob("step-*")}
 
 
+def files_of(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def work(task, exact, folder):
     """Everything on the same two ranks; what the tests below look at."""
     seen = {}
     agreement._SECONDS_BETWEEN = 0  # the steps are short: ask after each
     task = replace(task, survival=Survival(checkpoint_steps=1, checkpoints_kept=3))
-    seen["whole"] = train_quietly(with_folder(task, folder / "whole"))
+    copied = replace(with_folder(task, folder / "whole"), storage=Storage(f"{folder}/copied"))
+    seen["whole"] = train_quietly(copied)
+    seen["local"], seen["copied"] = (
+        files_of(folder / "whole/checkpoints"),
+        files_of(folder / "copied"),
+    )
 
     part = with_folder(task, folder / "part")
     board = Board(stop_after=STOPPED_AFTER)
@@ -150,6 +162,11 @@ def test_the_last_ones_and_the_best_are_kept(ranks):
     state, kept = ranks[0]["state"], ranks[0]["kept"]
     assert len(state["kept"]) == 3
     assert kept == {entry["name"] for entry in [*state["kept"], state["best"]]}
+
+
+def test_storage_has_what_the_folder_has(ranks):
+    assert ranks[0]["copied"] == ranks[0]["local"]
+    assert len(ranks[0]["local"]) >= 3 * 3 + 1  # of each checkpoint two shards and a list
 
 
 def test_resumed_training_is_bit_for_bit_the_undisturbed_one(ranks):

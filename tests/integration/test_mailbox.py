@@ -10,7 +10,7 @@ from egra_dist.model.mailbox import open_mailbox
 
 NUM_RANKS = 3
 SIZES = (0, 1, 7, 40_000, 3)
-"""Rows for the next rank, from exchange to exchange: files grow, and are not written for a while."""
+"""Rows for the next rank, from exchange to exchange: files grow, and some hold nothing."""
 
 
 def exchange_both_ways():
