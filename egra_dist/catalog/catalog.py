@@ -157,7 +157,12 @@ class Catalog:
     def raw_ids(self, entities: Entities) -> pa.ChunkedArray:
         """The ids that the user knows, by dense index: strings or int64."""
         column = self._column(entities, "raw_id")
-        assert column is not None, "every catalogue has raw ids"
+        num_rows = self.num_users if entities == "users" else self.num_items
+        if column is None or len(column) != num_rows:
+            raise UserError(
+                f"{self.path / entities}: must have a column 'raw_id' of {num_rows} rows; "
+                "write the catalogue anew"
+            )
         return column
 
     def iter_raw_ids(self, entities: Entities, batch_rows: int) -> Iterator[pa.Array]:

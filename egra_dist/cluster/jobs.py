@@ -162,9 +162,11 @@ class JobServer:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
+        from requests import RequestException  # what Ray's client lets through
+
         try:
             yield
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, RequestException) as error:
             raise UserError(
                 f"Ray's job server at {self.address}: {_last_line(str(error))}"
             ) from None

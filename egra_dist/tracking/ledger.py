@@ -105,6 +105,9 @@ class Ledger:
         try:
             fields = json.loads(path.read_text())
             runs = {stage: RunEntry(**entry) for stage, entry in fields["runs"].items()}
+            for entry in runs.values():
+                if Path(entry.key).name != entry.key:
+                    raise ValueError(f"key {entry.key!r} is no name of a file")
             return cls(fields["uri"], fields["experiment"], runs)
         except FileNotFoundError:
             return None

@@ -19,6 +19,7 @@ from egra_dist.config import parse_config
 from egra_dist.errors import UserError
 from egra_dist.redaction import is_secret_name, redact, redacted
 from egra_dist.tracking.experiment import Experiment
+from egra_dist.tracking.ledger import Ledger, RunEntry
 from egra_dist.tracking.noise import setup_logging
 from egra_dist.train.dcp_reader import DamagedError, SafeReader
 from egra_dist.train.task import Recording
@@ -156,6 +157,13 @@ def test_links_lead_out_of_no_checkpoint(tmp_path):
     file.symlink_to(tmp_path / "outside")
     with pytest.raises(DamagedError, match="leads out of"):
         SafeReader(tmp_path / "step-1").read_metadata()
+
+
+def test_a_record_delivers_nothing_from_outside_of_its_folder(tmp_path):
+    ledger = Ledger(None, "egra", {"": RunEntry("", "first", key="../../outside")})
+    ledger.write(tmp_path)
+    with pytest.raises(UserError, match="no name of a file"):
+        Ledger.read(tmp_path)
 
 
 def test_arrays_of_objects_are_not_unpickled(catalog):

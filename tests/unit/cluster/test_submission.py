@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 import yaml
 
 from egra_dist.cluster import jobs
@@ -134,11 +135,10 @@ def test_exit_status_is_the_jobs(server, tmp_path, status, code, expected):
     assert server.follow(job_id, None) == expected
 
 
-def test_lost_cluster_is_a_failure_and_no_mistake_of_the_users(
-    server, tmp_path, monkeypatch, caplog
-):
+@pytest.mark.parametrize("kind", [RuntimeError, requests.ConnectionError, ConnectionError])
+def test_lost_cluster_is_a_failure_and_no_mistake_of_the_users(server, monkeypatch, caplog, kind):
     def lose(job_id):
-        raise RuntimeError("Failed to connect to Ray")
+        raise kind("refused")
 
     monkeypatch.setattr(server._client, "get_job_info", lose)
     assert server.follow("first-1", None) == 1
