@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from egra_dist.model.propagation import SparseMatrix
+from egra_dist.model.sparse import SparseMatrix
 
 
 @dataclass(frozen=True)

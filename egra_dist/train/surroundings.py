@@ -14,8 +14,8 @@ from egra_dist.graph.neighborhood import Neighborhood, NeighborhoodSampler, Sour
 from egra_dist.graph.partition import NodePartition
 from egra_dist.graph.sampler import Block, combine_keys
 from egra_dist.model.exchange import rank
-from egra_dist.model.propagation import SparseMatrix
 from egra_dist.model.recommender import Triplets
+from egra_dist.model.sparse import SparseMatrix
 from egra_dist.model.subgraph import ModalityGraph, Subgraph
 from egra_dist.model.tables import ITEM, USER
 from egra_dist.train.propagation import SampledBatch

@@ -1,6 +1,6 @@
 """What an epoch of exact training costs on real data, part by part.
 
-    python -m tests.benchmarks.exact [--data tiktok] [--models mgcn egra] [--losses bpr softmax]
+    python -m tests.benchmarks.exact [--data-sets tiktok] [--models mgcn egra] [--losses bpr softmax]
         [--epochs 1] [--set train.x=y ...]
 
 One rank, one thread, the models' defaults and the batch size of ``quality/experiments.py``; EGRA
@@ -9,6 +9,7 @@ epoch has a validation at its end, as when training.
 """
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -103,7 +104,7 @@ def step(parts, batch, number, seconds):
     times.append(time.process_time())
     parts.optimizers.step()
     times.append(time.process_time())
-    for name, start, end in zip(PARTS[1:5], times, times[1:], strict=True):
+    for name, (start, end) in zip(PARTS[1:5], itertools.pairwise(times), strict=True):
         seconds[name] += end - start
 
 

@@ -53,6 +53,20 @@ def test_mean_of_layers_is_the_mean_of_the_powers():
     )
 
 
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_mean_of_layers_of_some_rows_and_its_gradient_match_float64(num_layers):
+    matrix, dense = random_matrix(7, 7, share=0.5)
+    product = PartitionedMatrix(matrix, RowPartition.even(7, 1), torch.device("cpu"))
+    x, weights = torch.randn(7, 4, requires_grad=True), torch.randn(3, 4)
+    rows = torch.tensor([0, 2, 5])
+    result = mean_of_layers(product, x, num_layers, rows)
+    (result * weights).sum().backward()
+    powers = [np.linalg.matrix_power(dense, layer) for layer in range(num_layers + 1)]
+    mean = np.mean(powers, axis=0)[rows]
+    np.testing.assert_allclose(result.detach(), mean @ x.detach().double().numpy(), atol=1e-5)
+    np.testing.assert_allclose(x.grad, mean.T @ weights.double().numpy(), atol=1e-5)
+
+
 def test_matrix_without_entries():
     empty = Csr(np.zeros(4, np.int64), np.zeros(0, np.int32), None, 2)
     product = PartitionedMatrix(empty, RowPartition.even(2, 1), torch.device("cpu"))
