@@ -142,7 +142,7 @@ class Tile:
         if min(limits.min(), base_limits.min()) < 0:
             keys ^= (keys >> 15) & int(_HIGHEST_KEY)  # negative numbers descend: now they ascend
             keys[:, len(self._base) :] = int(_LOWEST_KEY)
-            limits = self._limits(keys, bounds, error, above=_LOWEST_KEY)
+            limits = self._limits(keys, bounds, error, above=int(_LOWEST_KEY))
         passes = keys.numpy() >= limits[:, None]
         if self._is_bounded:
             passes |= keys.numpy() >= base_limits
