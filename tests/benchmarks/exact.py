@@ -1,7 +1,7 @@
 """What an epoch of exact training costs on real data, part by part.
 
-    python -m tests.benchmarks.exact [--data-sets tiktok] [--models mgcn egra] [--losses bpr softmax]
-        [--epochs 1] [--set train.x=y ...]
+    python -m tests.benchmarks.exact [--data-sets tiktok] [--models mgcn egra]
+        [--losses bpr softmax] [--epochs 1] [--set train.x=y ...]
 
 One rank, one thread, the models' defaults and the batch size of ``quality/experiments.py``; EGRA
 on an item graph of raw features, as its kind does not change what a step costs. CPU seconds; an
