@@ -18,7 +18,7 @@ from egra_dist.train.task import Survival
 from egra_dist.train.worker import train_worker
 
 NUM_EPOCHS = 60
-TWO_WORKERS = ClusterSettings(num_workers=2, cpus_per_worker=1)
+TWO_WORKERS = ClusterSettings(num_workers=2, cpus_per_worker=1, max_failures=-1)
 
 
 def epochs_done(folder):
@@ -64,7 +64,7 @@ def small(tmp_path_factory):
         SynthSettings(num_items=200, num_users=300, num_interactions=3000), folder / "catalog"
     )
     task = make_task(catalog, folder, f"train.max_epochs={NUM_EPOCHS}", "train.patience=999")
-    return replace(task, survival=Survival(stuck_minutes=5 / 60))
+    return replace(task, survival=Survival(stuck_minutes=0.2))
 
 
 def test_training_survives_frozen_killed_and_preempted_workers(local_ray, small, tmp_path, caplog):
@@ -79,8 +79,8 @@ def test_training_survives_frozen_killed_and_preempted_workers(local_ray, small,
     assert json.loads((task.folder / "training.json").read_text())["epoch"] == NUM_EPOCHS
     assert set(json.loads(task.evaluation_file.read_text())) == {"valid", "test"}
     stacks = "".join(path.read_text() for path in task.folder.glob("stuck-rank-*.txt"))
-    assert "no step for 5 s after step" in stacks and "in train" in stacks
-    assert any("no step for 5 s after step" in record.message for record in caplog.records)
+    assert "no step for 12 s after step" in stacks and "in train" in stacks
+    assert any("no step for 12 s after step" in record.message for record in caplog.records)
 
 
 def test_mistake_of_the_user_is_not_tried_again(local_ray, small, tmp_path):
