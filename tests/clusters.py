@@ -23,7 +23,7 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[1]
 MARK = "EGRA_TEST_CLUSTER"
-START_SECONDS = 120
+START_SECONDS = 300
 _HEAD_PORTS = (
     "--port",
     "--dashboard-port",
@@ -87,10 +87,14 @@ class LocalCluster:
         self._num_folders = 0
 
     def __enter__(self) -> Self:
-        self.start_head()
-        for count, cpus in enumerate(self._cpus[1], start=2):
-            self.add_node(cpus)
-            self.wait_for_nodes(count)
+        try:
+            self.start_head()
+            for count, cpus in enumerate(self._cpus[1], start=2):
+                self.add_node(cpus)
+                self.wait_for_nodes(count)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
