@@ -53,7 +53,7 @@ def vectors():
 @pytest.fixture
 def shelf(vectors):
     rows = {name: vectors[name] for name in ("image", "text")}
-    return Shelf(Path("shelf"), Manifest("catalog", "0" * 16), None, rows)
+    return Shelf(Path("shelf"), Manifest("catalog", "0" * 16), rows=rows)
 
 
 def cosines(values):

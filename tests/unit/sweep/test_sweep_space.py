@@ -66,7 +66,7 @@ def test_equal_trials_are_one():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "space = {}: field required"),
+        ({}, "space: is needed and not given"),
         ({"space": {}}, "at least 1"),
         ({"space": {RATE: 3}}, f"space.{RATE} = 3: expected e.g. {{choice"),
         ({"space": {RATE: {"unifrom": [0, 1]}}}, "'unifrom'; did you mean 'uniform'?"),
