@@ -24,6 +24,7 @@ _MOST_FLAT = 50_000
 _MOST_HNSW = 500_000
 _HNSW_LINKS = 32
 _HNSW_EFFORT = 80
+_LEAST_HNSW_EFFORT = 40
 _MOST_HNSW_EFFORT = 4096
 _ROWS_PER_BLOCK = 1 << 16
 _TRAINED_PER_LIST = 64
@@ -119,7 +120,7 @@ def _tune(
         return _recall(index, queries, exact), index.ntotal
     target, name = (index.hnsw, "efSearch") if kind == "hnsw" else (index, "nprobe")
     most = _MOST_HNSW_EFFORT if kind == "hnsw" else index.nlist
-    effort = min(4 * K if kind == "hnsw" else 1, most)
+    effort = min(_LEAST_HNSW_EFFORT if kind == "hnsw" else 1, most)
     while True:
         setattr(target, name, effort)
         recall = _recall(index, queries, exact)

@@ -89,10 +89,76 @@ def test_exported_vectors_carry_raw_ids_and_reproduce_the_trained_ones(finished,
     opened = Catalog.open(catalog)
     (trained,) = (out / "artifacts").glob("train-*")
     for entities in ("users", "items"):
-        table = pq.read_table(out / "export" / f"{entities}.parquet")
+        table = pq.read_table(out / "export" / entities)
         assert table["raw_id"].to_pylist() == opened.raw_ids(entities).to_pylist()
         vectors = np.load(trained / f"{entities[:-1]}_vectors.npy")
         assert np.array_equal(np.stack(table["vector"].to_numpy()), vectors)
+
+
+def test_exported_vectors_give_the_metrics_of_the_run(finished, catalog):
+    out, _ = finished
+    script = [sys.executable, "tests/e2e/independent_metrics.py", out / "export", catalog]
+    done = subprocess.run(list(map(str, script)), capture_output=True, text=True, check=True)
+    expected = json.loads((out / "metrics.json").read_text())["test"]
+    for name, value in json.loads(done.stdout).items():
+        assert value == pytest.approx(expected[name], rel=1e-12), name
+
+
+def test_exported_run_recommends_says_why_and_is_registered(finished, catalog):
+    out, _ = finished
+    said = egra_dist("export", out, "--top-k", 4, "--name", "shop", "--alias", "live")
+    assert "index flat: recall@20 1.0000 of exact" in said
+    assert "registered: shop version 1, @live" in said
+    assert "shop version 1, @live" in egra_dist("export", out, "--name", "shop", "--alias", "live")
+
+    answer = json.loads(egra_dist("recommend", out, "--user", 7, "-k", 4, "--json"))
+    lists = pq.read_table(out / "top_k", filters=[("raw_id", "=", 7)]).to_pylist()
+    ids, scores = ([item[name] for item in answer["items"]] for name in ("item", "score"))
+    assert lists == [{"raw_id": 7, "items": ids, "scores": scores}]
+    users, items = (pq.read_table(out / "export" / name) for name in ("users", "items"))
+    vector = users["vector"][users["raw_id"].to_pylist().index(7)].as_py()
+    for item in answer["items"]:
+        own = items["vector"][items["raw_id"].to_pylist().index(item["item"])].as_py()
+        assert item["score"] == pytest.approx(np.dot(vector, own), rel=1e-5)
+        assert set(item["parts"]) == {"behavior", "modality_0", "modality_1"}
+        assert sum(item["parts"].values()) == pytest.approx(item["score"])
+        assert len(item["neighbors"]) == 3 and item["neighbors"][0]["cosine"] <= 1
+
+    near = json.loads(egra_dist("recommend", out, "--items", "1,2,999", "-k", 3, "--json"))
+    assert (near["source"], near["ignored"]) == ("items", [999])
+    for item in near["items"]:
+        shares = [neighbor["share"] for neighbor in item["neighbors"]]
+        assert sum(shares) == pytest.approx(item["score"], rel=1e-5)
+    shown = egra_dist("recommend", out, "--items", "1,2,999", "-k", 3)
+    assert "not known: 999" in shown and " = behavior " in shown
+
+    code = (
+        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]);"
+        "model = mlflow.pyfunc.load_model('models:/shop@live');"
+        "print(model.predict([{'user_id': 7}], params={'k': 4})['items'][0],"
+        "sorted({'torch', 'ray', 'torchrec', 'egra_dist'} & set(sys.modules)))"
+    )
+    uri = f"sqlite:///{out}/mlflow.db"
+    command = [sys.executable, "-c", code, uri]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=out)
+    assert done.stdout.split("\n")[-2] == f"{ids} []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recommend", "{run}"], "give --user ID, or --items A,B"),
+        (["recommend", "{run}", "--user", "x"], "an id must be an integer"),
+        (["recommend", "{run}", "--user", "99999"], "--user 99999: no such user; give --items"),
+        (["recommend", "{tmp}", "--user", "1"], "not a run folder"),
+        (["export", "{tmp}"], "not a run folder"),
+        (["export", "{run}", "--catalog", "{tmp}"], "not a catalog folder"),
+        (["export", "{run}", "--alias", "a b"], "export.alias"),
+    ],
+)
+def test_mistakes_about_finished_runs_are_one_line(refused, finished, tmp_path, arguments, words):
+    filled = [text.format(run=finished[0], tmp=tmp_path) for text in arguments]
+    assert words in refused(*filled)
 
 
 def test_mlflow_has_a_parent_run_and_a_child_per_stage(finished):

@@ -62,7 +62,7 @@ def one_step(exact, sampled):
 
 
 def figures(parts, batch):
-    vectors = parts.propagation.infer()
+    vectors = parts.propagation.infer(with_shares=True)
     losses = parts.model.losses(parts.propagation.rows(batch), batch.shares, step=10)
     losses.total.backward()
     _sum_gradients(parts.optimizers.dense_parameters)
@@ -74,6 +74,7 @@ def figures(parts, batch):
         "item": parts.tables.local("item").grad.to_dense().numpy(),
         "vectors": torch.cat([vectors.users, vectors.items]).numpy(),
         "degrees": torch.cat(vectors.degrees).numpy(),
+        "shares": torch.stack(list(vectors.item_shares.values())).numpy(),
     }
 
 
@@ -154,5 +155,6 @@ def test_sample_of_all_neighbors_is_the_whole_graph(runs, num_ranks):
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_inference_layer_by_layer_is_exact(runs, num_ranks):
     for (exact, sampled), _, _ in runs[num_ranks - 1]:
-        for name in ("vectors", "degrees"):
+        for name in ("vectors", "degrees", "shares"):
+            assert np.abs(exact[name]).max() > 0
             np.testing.assert_allclose(sampled[name], exact[name], rtol=1e-4, atol=1e-6)

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from egra_dist.graph.partition import RowPartition
+from egra_dist.config import TrainingSettings
+from egra_dist.graph.partition import NodePartition, RowPartition
+from egra_dist.model.egra import Egra
 from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.propagation import PartitionedMatrix
+from egra_dist.model.ranking import RankingLoss
+from egra_dist.model.recommender import Propagated
 from tests.matrices import csr_of
 
 NUM_USERS, NUM_ITEMS, DIM = 4, 6, 8
@@ -73,6 +78,51 @@ def test_missing_modality_gets_no_attention():
     view = propagated[row, :DIM]
     expected = (view + 0 * behavior[row]) / 3
     torch.testing.assert_close(branch.fuse(propagated, behavior)[row], expected)
+
+
+@pytest.mark.parametrize("fusion", ["sum", "normalized"])
+@pytest.mark.parametrize(("score", "norm_power"), [("inner", 1.0), ("cosine", 0.6)])
+def test_vectors_are_what_behavior_and_each_modality_add(fusion, score, norm_power):
+    branch, *_ = build(2, missing=[("modality1", 3)])
+    ranking = {"score": score, "norm_power": norm_power}
+    settings = TrainingSettings(model={"fusion": fusion, "side_weight": 0.7}, ranking=ranking)
+    nodes = NodePartition.even(NUM_USERS, NUM_ITEMS, 1)
+    model = Egra(settings, nodes, RankingLoss(settings), None, branch)
+    propagated = branch.propagate(torch.randn(NUM_ITEMS, DIM))
+    rows = Propagated(torch.randn(NUM_USERS + NUM_ITEMS, DIM), propagated)
+    made = model.represent(rows)
+    shares = model.modality_shares(rows, made)
+    assert list(shares) == ["modality0", "modality1"]
+    assert not shares["modality1"][NUM_USERS + 3].any()
+
+    def added(part):
+        """A part of the sum, before lengths are changed."""
+        return part / made.side.norm(dim=1)[:, None] if fusion == "normalized" else part
+
+    behavior = functional.normalize(rows.behavior) if fusion == "normalized" else rows.behavior
+    fused = behavior + 0.7 * added(made.side)
+    power = norm_power if score == "cosine" else 0
+    scale = fused.norm(dim=1, keepdim=True) ** -power
+    torch.testing.assert_close(made.final, scale * fused)
+    torch.testing.assert_close(sum(shares.values()), scale * 0.7 * added(made.side))
+    own = branch.shares(propagated, rows.behavior)
+    torch.testing.assert_close(shares["modality0"], scale * 0.7 * added(own[:, 0]))
+
+
+def test_share_of_a_modality_is_what_its_vector_adds():
+    """With gates and attention held, ``Side`` is linear in the views of the modalities."""
+    branch, *_ = build(2)
+    propagated = branch.propagate(torch.randn(NUM_ITEMS, DIM))
+    behavior = torch.randn(NUM_USERS + NUM_ITEMS, DIM)
+    views = propagated.view(-1, 2, DIM)
+    attention = torch.softmax(branch.query(views).squeeze(2), dim=1)[:, :, None]
+    gates = [torch.sigmoid(branch.gate[name](behavior)) for name in branch.names]
+    for number, share in enumerate(branch.shares(propagated, behavior).unbind(1)):
+        alone = torch.zeros_like(views)
+        alone[:, number] = views[:, number]
+        common = (attention * alone).sum(1)
+        side = common + sum(gates[m] * (alone[:, m] - common) for m in range(2))
+        torch.testing.assert_close(share, side / 3)
 
 
 def test_item_without_any_modality_has_no_side():
