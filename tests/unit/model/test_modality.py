@@ -86,8 +86,9 @@ def test_vectors_are_what_behavior_and_each_modality_add(fusion, score, norm_pow
     branch, *_ = build(2, missing=[("modality1", 3)])
     ranking = {"score": score, "norm_power": norm_power}
     settings = TrainingSettings(model={"fusion": fusion, "side_weight": 0.7}, ranking=ranking)
-    nodes = NodePartition.even(NUM_USERS, NUM_ITEMS, 1)
-    model = Egra(settings, nodes, RankingLoss(settings), None, branch)
+    nodes = NodePartition(RowPartition.even(NUM_USERS, 1), RowPartition.even(NUM_ITEMS, 1))
+    ranking_loss = RankingLoss(settings.ranking, torch.ones(NUM_ITEMS, dtype=torch.long))
+    model = Egra(settings, nodes, ranking_loss, None, branch)
     propagated = branch.propagate(torch.randn(NUM_ITEMS, DIM))
     rows = Propagated(torch.randn(NUM_USERS + NUM_ITEMS, DIM), propagated)
     made = model.represent(rows)
