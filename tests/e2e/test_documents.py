@@ -242,8 +242,11 @@ def check_library(program, words, where, verbs):
     """Whether verbs and options stand in the library's own command line."""
     own = words.index("--") if "--" in words else len(words)
     folder = Path(importlib.util.find_spec(program).origin).parent
-    parts = {"mlflow": ["cli", "models"], "ray": ["scripts", "dashboard/modules/job"]}[program]
-    text = "".join(path.read_text() for part in parts for path in (folder / part).glob("*.py"))
+    parts = {
+        "mlflow": ["cli/*.py", "models/*.py", "utils/cli_args.py"],
+        "ray": ["scripts/*.py", "dashboard/modules/job/*.py"],
+    }[program]
+    text = "".join(path.read_text() for part in parts for path in folder.glob(part))
     for word in words[:own]:
         if word.startswith("--"):
             assert f'"{word.partition("=")[0]}"' in text, f"{where}: {word}"
