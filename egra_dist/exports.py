@@ -23,6 +23,8 @@ from egra_dist.workspace import ARTIFACTS, Workspace
 
 MODEL = "model"
 LISTS = "top_k"
+USERS = "users"
+"""Its Parquet files; a folder of nothing else, so that it is read as one table."""
 _USERS_WORTH_RAY = 200_000
 """Below it one process makes their lists in about the time that Ray takes to start."""
 
@@ -188,7 +190,8 @@ def _write_all_lists(workspace: Workspace, catalog: Catalog, exported: Artifact,
 
     def make(folder: Path) -> dict[str, Any]:
         run = _map(workspace, catalog)
-        written = write_lists(data, exported.digest, catalog.num_users, k, folder, run)
+        (folder / USERS).mkdir()
+        written = write_lists(data, exported.digest, catalog.num_users, k, folder / USERS, run)
         return {"num_lists": written}
 
     lists = workspace.build(

@@ -92,7 +92,7 @@ def without_durations(text: str) -> str:
 
 
 def test_quickstart(shop):
-    ids = pq.read_table(shop / "runs/first/export/items.parquet")["raw_id"].to_pylist()
+    ids = pq.read_table(shop / "runs/first/export/items")["raw_id"].to_pylist()
     assert set(ids) == set(pq.read_table(shop / "items.parquet")["item"].to_pylist())
     first, easy = (
         {p.name for p in shop.glob(f"runs/{name}/artifacts/*")} for name in ("first", "easy")

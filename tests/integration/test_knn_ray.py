@@ -138,7 +138,7 @@ def test_a_killed_worker_costs_its_task(local_ray, tmp_path, monkeypatch, settin
     assert np.array_equal(killed.neighbors, undisturbed(6000, settings).neighbors)
 
 
-@pytest.mark.parametrize(("settings", "stage"), [(SETTINGS, "visit-far"), (EXACT, "sweep")])
+@pytest.mark.parametrize(("settings", "stage"), [(SETTINGS, "visit-near"), (EXACT, "sweep")])
 def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path, settings, stage):
     np.save(tmp_path / "vectors.npy", clustered(12_000))
     command = [sys.executable, "-c", SETUP + DRIVER, str(tmp_path), settings.model_dump_json()]
