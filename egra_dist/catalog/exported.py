@@ -16,52 +16,71 @@ _BATCH_ROWS = 1 << 16
 _ENTITIES: tuple[Entities, ...] = ("users", "items")
 
 
-def exported_files(folder: Path) -> dict[Entities, Path]:
+def exported_files(folder: Path) -> dict[Entities, list[Path]]:
     """Where an earlier run left its vectors: its folder, or the folder ``export`` in it.
+
+    Returns:
+        The parts ``users/*.parquet`` and ``items/*.parquet`` in their order, or the one file
+        ``users.parquet`` and ``items.parquet``.
 
     Raises:
         UserError: If they are not there.
     """
-    folders = [folder, folder / "export"]
-    for place in folders:
-        files = {entities: place / f"{entities}.parquet" for entities in _ENTITIES}
-        if all(path.is_file() for path in files.values()):
+    for place in (folder, folder / "export"):
+        files = {entities: _parts(place, entities) for entities in _ENTITIES}
+        if all(files.values()):
             return files
     raise UserError(
-        f"warm_start = {str(folder)!r}: no users.parquet and items.parquet, there or in export/"
+        f"warm_start = {str(folder)!r}: no vectors of users and items (users/*.parquet and "
+        f"items/*.parquet), there or in export/"
     )
+
+
+def _parts(place: Path, entities: Entities) -> list[Path]:
+    whole = place / f"{entities}.parquet"
+    return [whole] if whole.is_file() else sorted((place / entities).glob("*.parquet"))
 
 
 def exported_identity(folder: Path) -> str:
     """Tells an export from others: its digest, or what the files look like where it has none."""
-    users = exported_files(folder)["users"]
-    try:
-        return read_manifest(users.parent, "export").digest
-    except UserError:
-        facts = [path.stat() for path in exported_files(folder).values()]
-        return ":".join(f"{fact.st_size}-{fact.st_mtime_ns}" for fact in facts)
+    files = exported_files(folder)
+    for place in (folder, folder / "export"):
+        try:
+            return read_manifest(place, "export").digest
+        except UserError:
+            continue
+    facts = [path.stat() for paths in files.values() for path in paths]
+    return ":".join(f"{fact.st_size}-{fact.st_mtime_ns}" for fact in facts)
 
 
-def read_exported(path: Path, ids: pa.ChunkedArray, rows: NDArray[np.float32]) -> None:
+def read_exported(paths: list[Path], ids: pa.ChunkedArray, rows: NDArray[np.float32]) -> None:
     """Vectors of some ids, and a 1 behind each; other rows stay zeros.
 
     Args:
-        path: Parquet file with ``raw_id`` and ``vector``.
+        paths: Parquet files with ``raw_id`` and ``vector``.
         ids: ``[num_rows]``.
         rows: ``[num_rows, dim + 1]``, filled in.
     """
-    with pq.ParquetFile(path) as file:
-        theirs = file.read(columns=["raw_id"])["raw_id"].cast(pa.string())
-        found = pc.index_in(theirs, value_set=ids.cast(pa.string()).combine_chunks())
-        places = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-        start, dim = 0, rows.shape[1] - 1
-        for batch in file.iter_batches(_BATCH_ROWS, columns=["vector"]):
-            column = batch["vector"]
-            if len(column) * dim != len(column.flatten()):
-                width = len(column.flatten()) // max(len(column), 1)
-                raise UserError(f"{path}: vectors have {width} columns, the tables have {dim}")
-            own = places[start : start + len(column)]
-            vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-            rows[own[own >= 0], :-1] = vectors[own >= 0]
-            rows[own[own >= 0], -1] = 1
-            start += len(column)
+    dim = rows.shape[1] - 1
+    theirs = pa.chunked_array(
+        [chunk for path in paths for chunk in pq.read_table(path, columns=["raw_id"])[0].chunks]
+    )
+    wanted = ids.cast(pa.string()).combine_chunks()
+    found = pc.index_in(theirs.cast(pa.string()), value_set=wanted)
+    places, start = pc.fill_null(found, -1).to_numpy().astype(np.int64), 0
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["vector"]):
+                vectors = _vectors(batch["vector"], dim, path)
+                own = places[start : start + len(vectors)]
+                rows[own[own >= 0], :-1] = vectors[own >= 0]
+                rows[own[own >= 0], -1] = 1
+                start += len(vectors)
+
+
+def _vectors(column: pa.Array, dim: int, path: Path) -> NDArray[np.float32]:
+    values = column.flatten()
+    if len(column) * dim != len(values):
+        width = len(values) // max(len(column), 1)
+        raise UserError(f"{path}: vectors have {width} columns, the tables have {dim}")
+    return values.to_numpy(zero_copy_only=False).reshape(-1, dim)

@@ -50,15 +50,14 @@ def start_warm(task, exported):
 
 def export_most(catalog, folder, exported):
     """As a run of an earlier, smaller catalogue leaves them: another order, and some not there."""
-    exported.mkdir(parents=True)
     random = np.random.default_rng(0)
     for entities in ("users", "items"):
-        path = exported / f"{entities}.parquet"
         vectors = np.load(folder / f"{entities[:-1]}_vectors.npy")
-        export_vectors(catalog, entities, vectors, path)
-        table = pq.read_table(path)
+        export_vectors(catalog, entities, vectors, exported / entities)
+        table = pq.read_table(exported / entities)
         kept = random.permutation(len(table))[: int(KEPT * len(table))]
-        pq.write_table(table.take(kept), path)
+        for number, rows in enumerate(np.array_split(kept, 2)):
+            pq.write_table(table.take(rows), exported / entities / f"part-{number:05}.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def started(shelves, tmp_path_factory):
 
 def known_vectors(catalog, exported, entities):
     """By dense index; rows of NaN for those who are not there."""
-    table = pq.read_table(exported / f"{entities}.parquet").to_pydict()
+    table = pq.read_table(exported / entities).to_pydict()
     vectors = dict(zip(table["raw_id"], table["vector"], strict=True))
     nobody = [np.nan] * len(table["vector"][0])
     return np.array([vectors.get(i, nobody) for i in catalog.raw_ids(entities).to_pylist()])
