@@ -12,19 +12,24 @@ LOCKS := requirements/$(VARIANT).lock requirements/dev.lock
 INSTALLED := .venv/.installed-$(VARIANT)
 ENCODERS := .venv/.installed-encoders
 
-.PHONY: help install demo test lint docs results screenshots
+.PHONY: help install demo test test-slow lint docs results screenshots
 
 help: ## Show this list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(INSTALLED) ## Install everything, pinned, into .venv (CUDA build if there is a GPU).
 
 demo: $(INSTALLED) ## Train and compare four models on a synthetic catalogue, in a few minutes.
 	@$(BIN)/egra-dist demo
 
-# Files go to two processes, those that take longest first.
+# Files go to three processes, as much of the time goes into waiting for Ray.
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(ENCODERS) ## Run the tests.
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(ENCODERS) ## Run those that lose machines, servers and storage.
+	@$(PYTEST) -m slow
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
 	@$(BIN)/python -m tests.benchmarks.quality

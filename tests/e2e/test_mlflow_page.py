@@ -6,6 +6,7 @@ from tests.browser import find_chromium, open_page
 from tests.mlflow_page import expand, mlflow_server, open_runs, select
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not find_chromium(), reason="no Chromium (apt-get install chromium)"),
 ]

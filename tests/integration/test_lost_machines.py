@@ -8,7 +8,7 @@ from egra_dist.catalog.synth import SynthSettings, synthesize
 from tests.clusters import LocalCluster
 from tests.disturbance import CHECKPOINT_STEPS, Disturbed, check_record, figures, half_written
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NUM_STEPS = 120
 KILLED = ("worker", "node", "head")

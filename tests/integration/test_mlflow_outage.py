@@ -15,7 +15,7 @@ from tests.clusters import wait_for
 from tests.disturbance import last_step
 from tests.mlflow_page import mlflow_server
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 NUM_STEPS = 450
 

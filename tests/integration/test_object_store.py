@@ -18,6 +18,8 @@ from egra_dist.pipeline import run_pipeline
 from egra_dist.storage import Storage
 from egra_dist.tracking.client import open_client
 
+pytestmark = pytest.mark.slow
+
 NUM_EPOCHS = 40
 SETTINGS = [
     "train.model.name=lightgcn",
