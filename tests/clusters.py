@@ -24,6 +24,7 @@ import psutil
 REPOSITORY = Path(__file__).parents[1]
 MARK = "EGRA_TEST_CLUSTER"
 START_SECONDS = 300
+_ATTEMPTS = 3
 _HEAD_PORTS = (
     "--port",
     "--dashboard-port",
@@ -40,6 +41,10 @@ _QUICK = {
     "RAY_health_check_failure_threshold": "4",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
+
+
+class NodeEndedError(Exception):
+    """A node is gone that nobody has killed."""
 
 
 def free_ports(count: int) -> list[str]:
@@ -90,8 +95,7 @@ class LocalCluster:
         try:
             self.start_head()
             for count, cpus in enumerate(self._cpus[1], start=2):
-                self.add_node(cpus)
-                self.wait_for_nodes(count)
+                self._join(cpus, count)
         except BaseException:
             self.stop()
             raise
@@ -128,6 +132,16 @@ class LocalCluster:
         self.nodes.append(self._start(*options))
         return self.nodes[-1]
 
+    def _join(self, cpus: int, count: int) -> None:
+        """Adds a node; again if it ends, as one does that a busy machine kept from answering."""
+        for _ in range(_ATTEMPTS):
+            node = self.add_node(cpus)
+            with suppress(NodeEndedError):
+                self.wait_for_nodes(count)
+                return
+            self.nodes.remove(node)
+        raise NodeEndedError(f"a node ended at once, {_ATTEMPTS} times")
+
     def kill_node(self, node: subprocess.Popen) -> None:
         """Kills a raylet without a word; its workers see it and go."""
         kill(*of_kind(node, "raylet"), *of_kind(node, ""))
@@ -143,9 +157,15 @@ class LocalCluster:
         self.orphans += self.end_left_over(30)
 
     def wait_for_nodes(self, count: int) -> None:
-        """Waits until so many nodes are alive."""
+        """Waits until so many nodes are alive.
+
+        Raises:
+            NodeEndedError: If one of them ends instead.
+        """
 
         def alive() -> bool:
+            if any(node.poll() is not None for node in self.nodes):
+                raise NodeEndedError("a node ended")
             with urllib.request.urlopen(f"{self.url}/api/v0/nodes", timeout=10) as answer:
                 nodes = json.load(answer)["data"]["result"]["result"]
             return sum(node["state"] == "ALIVE" for node in nodes) == count

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(400)
 @pytest.fixture(scope="module")
 def address():
     """The job server of a cluster of three nodes that ends with these tests."""
-    with LocalCluster(0, (1, 1)) as cluster:
+    with LocalCluster(0, (1, 1), quick=False) as cluster:
         yield cluster.url
 
 
