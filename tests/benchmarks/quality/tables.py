@@ -19,6 +19,7 @@ from tests.benchmarks.quality.plan import METRIC, Plan
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_10", "ndcg_at_20")
 SLICES = ("head", "torso", "tail", "cold")
+PARTS = ("no item graph", "uniform weights, constant strength", "no alignment")
 TEMPLATE = Path(__file__).with_name("results.template.md")
 
 
@@ -45,10 +46,28 @@ def section(data, measured):
     if "egra" in better:
         rows = {"EGRA as above": finals["egra", better["egra"]], **variants}
         parts.append(variant_table(rows, list(ABLATIONS), "Parts of EGRA taken away or changed"))
+        parts.append(verdict(rows))
         parts.append(variant_table(rows, list(CORRUPTIONS), "Corrupted modality rows"))
     parts.append(published_table(plan, data, measured))
     parts.append(settings_table(plan, data, finals))
     return "\n\n".join(filter(None, parts))
+
+
+def verdict(rows):
+    """In words, whether taking a part of EGRA away costs quality, over the seeds in common."""
+    egra = {row["seed"]: row for row in rows["EGRA as above"]}
+    lines = []
+    for purpose in PARTS:
+        theirs = [row for row in rows[purpose] if row["seed"] in egra]
+        if not theirs:
+            continue
+        ours = [egra[row["seed"]] for row in theirs]
+        gains = values(theirs, "test", METRIC) / values(ours, "test", METRIC) - 1
+        change = np.mean(values(theirs, "test", METRIC)) / np.mean(values(ours, "test", METRIC)) - 1
+        costs = f"costs {-change:.1%}" if change < 0 else f"costs nothing ({change:+.1%})"
+        every = "on every seed" if len(set(np.sign(gains))) == 1 else "not on every seed"
+        lines.append(f"* {purpose}: {costs} of test Recall@20, {every} ({len(theirs)} in common).")
+    return "\n".join(["In words, over the seeds in common:", "", *lines]) if lines else ""
 
 
 def collect(plan, data, measured):
