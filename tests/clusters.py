@@ -84,7 +84,9 @@ class LocalCluster:
         home = Path(self.folder) / "home"
         home.mkdir()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        self.environment = {**os.environ, **ours, "HOME": str(home), "PATH": path}
+        # A local session of this process sets variables of Ray that forbid further nodes.
+        inherited = {name: value for name, value in os.environ.items() if not _is_of_ray(name)}
+        self.environment = {**inherited, **ours, "HOME": str(home), "PATH": path}
         if quick:
             self.environment |= _QUICK
         self.nodes: list[subprocess.Popen] = []
@@ -230,6 +232,10 @@ class LocalCluster:
             return True
 
         wait_for(answers, START_SECONDS, f"a job server at {self.url}")
+
+
+def _is_of_ray(name: str) -> bool:
+    return name.startswith("RAY_") and not name.startswith("RAY_TRAIN_")
 
 
 def of_kind(parent: subprocess.Popen, name: str) -> list[psutil.Process]:
