@@ -84,7 +84,7 @@ class LocalCluster:
         home = Path(self.folder) / "home"
         home.mkdir()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        # A local session of this process sets variables of Ray that forbid further nodes.
+        # A local Ray in this process has set variables that forbid further nodes.
         inherited = {name: value for name, value in os.environ.items() if not _is_of_ray(name)}
         self.environment = {**inherited, **ours, "HOME": str(home), "PATH": path}
         if quick:

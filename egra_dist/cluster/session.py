@@ -128,7 +128,7 @@ def _on_loopback() -> Iterator[None]:
     """Lets a session that begins in the block listen on the loopback alone.
 
     Ray does so where a firewall would ask the user, unless this variable is 1; and nobody from
-    elsewhere has to reach a session of one machine.
+    elsewhere has to reach a Ray that has one machine.
     """
     from ray._private import ray_constants
 
