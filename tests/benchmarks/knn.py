@@ -4,7 +4,8 @@
 
 Every row is measured in a process of its own, on one thread unless it says otherwise: CPU seconds
 of all processes (user and system, Ray's own included; not reading the vectors, nor pynndescent's
-compilation, which a first call on few rows does), the most memory at any time, and recall@10 on
+compilation, which a first call on few rows does), wall seconds (once Ray's workers have started and
+loaded the libraries, which the CPU seconds include), the most memory at any time, and recall@10 on
 2,000 rows. Rows are kept in ``rows.jsonl`` of the folder as they are measured, with the processor
 time of each stage, so that a call goes on where the last one stopped; ``--write`` puts the table
 into ``docs/performance.md``.
@@ -172,9 +173,13 @@ def measure(method, path):
     np.load(path, mmap_mode="r").sum()  # from the disk into the page cache
     before, started = sum(os.times()[:4]), time.perf_counter()
     if workers:
+        import ray
+
         from egra_dist.cluster.session import ray_session
+        from egra_dist.graph.knn.nodes import warm_up
 
         with ray_session(ClusterSettings(num_workers=workers, cpus_per_worker=1)):
+            ray.get(warm_up())
             ready = time.perf_counter()
             neighbors, facts = METHODS[method](path)
             wall = time.perf_counter() - ready

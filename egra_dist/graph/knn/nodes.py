@@ -48,13 +48,12 @@ class Queues:
         return float(self._cost[queue].sum())
 
 
-def warm_up() -> None:
-    """Lets every slot start its process and load the libraries, without waiting for it."""
+def warm_up() -> list[Any]:
+    """Lets every slot start its process and load the libraries; returns what to wait for."""
     import ray
 
     remote = ray.remote(num_cpus=1)(_load)
-    for _ in range(sum(_slots_of_nodes().values())):
-        remote.remote()
+    return [remote.remote() for _ in range(sum(_slots_of_nodes().values()))]
 
 
 def run_on_nodes(calls: Sequence[Call], weights: Sequence[float]) -> Iterator[Done]:

@@ -22,10 +22,12 @@ from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
+from egra_dist.graph.knn.tasks import FEWEST_TASKS
 from egra_dist.graph.knn.visits import visitors_of
 
 BOUNDS_FILE = "bounds.npy"
 _BASE_BLOCK = 2048
+_FEWEST_PAIRS = 1e6
 
 
 @dataclass(frozen=True)
@@ -172,17 +174,18 @@ def opened(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def split_lists(work: NDArray, target: float) -> list[tuple[int, int, tuple[int, int]]]:
+def split_lists(work: NDArray, most: float) -> list[tuple[int, int, tuple[int, int]]]:
     """Splits lists into tasks of about equal work.
 
     Args:
-        work: ``[num_lists]`` work of each list.
-        target: Work wanted per task.
+        work: ``[num_lists]`` pairs of each list.
+        most: Pairs wanted per task; fewer where that gives less than ``FEWEST_TASKS`` tasks.
 
     Returns:
         First list, list after the last, and which part of how many: heavy lists are split.
     """
     tasks: list[tuple[int, int, tuple[int, int]]] = []
+    target = min(most, max(_FEWEST_PAIRS, work.sum() / FEWEST_TASKS))
     first = 0
     total = 0.0
     for number, amount in enumerate([*work, np.inf]):
@@ -194,29 +197,29 @@ def split_lists(work: NDArray, target: float) -> list[tuple[int, int, tuple[int,
     return tasks
 
 
-def whole_lists(work: NDArray, target: float) -> list[tuple[int, int]]:
+def whole_lists(work: NDArray, most: float) -> list[tuple[int, int]]:
     """As :func:`split_lists`, with heavy lists whole."""
-    return list(dict.fromkeys(task[:2] for task in split_lists(work, target)))
+    return list(dict.fromkeys(task[:2] for task in split_lists(work, most)))
 
 
-def within_tasks(layout: Layout, k: int, metric: Metric, target: float) -> list[WithinTask]:
+def within_tasks(layout: Layout, k: int, metric: Metric, most: float) -> list[WithinTask]:
     """Tasks that join each list with itself."""
     work = np.diff(layout.offsets).astype(float) ** 2
     return [
         WithinTask(first, last, float(work[first:last].sum()), k, metric)
-        for first, last in whole_lists(work, target)
+        for first, last in whole_lists(work, most)
     ]
 
 
 def visit_tasks(
-    layout: Layout, visits: NDArray[np.int64], k: int, metric: Metric, target: float
+    layout: Layout, visits: NDArray[np.int64], k: int, metric: Metric, most: float
 ) -> list[list[VisitTask]]:
     """Tasks that join each list with its visitors, ``visits [num_rounds, num_lists]``, by round."""
     works = np.diff(layout.offsets) * visits.astype(float)
     return [
         [
             VisitTask(first, last, float(work[first:last].sum()) / part[1], k, metric, number, part)
-            for first, last, part in split_lists(work, target)
+            for first, last, part in split_lists(work, most)
         ]
         for number, work in enumerate(works)
     ]

@@ -8,6 +8,7 @@ result, does not depend on how many workers run them; every task is single-threa
 
 import ctypes
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from numpy.typing import NDArray
 logger = logging.getLogger(__name__)
 
 _WINDOW_PER_THREAD = 2
+FEWEST_TASKS = 16
+"""Tasks into which a stage is split at least, so that some workers do not wait long for others."""
+_FEWEST_ROWS = 4096
 
 
 class Task(Protocol):
@@ -82,8 +86,17 @@ class RowsTask:
         return self.last - self.first
 
 
-def row_ranges(num_rows: int, rows_per_task: int) -> list[tuple[int, int]]:
-    """First row and row after the last of each task that together have all rows."""
+def row_ranges(num_rows: int, most: int) -> list[tuple[int, int]]:
+    """Splits rows into tasks.
+
+    Args:
+        num_rows: How many there are.
+        most: Rows per task at most; fewer where that gives less than ``FEWEST_TASKS`` tasks.
+
+    Returns:
+        First row and row after the last of each task that together have all rows.
+    """
+    rows_per_task = min(most, max(_FEWEST_ROWS, math.ceil(num_rows / FEWEST_TASKS)))
     starts = range(0, num_rows, rows_per_task)
     return [(first, min(num_rows, first + rows_per_task)) for first in starts]
 
