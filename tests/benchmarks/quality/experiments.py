@@ -1,9 +1,9 @@
 """What is compared: models with their search spaces, published settings, ablations of EGRA,
 corrupted features.
 
-Every trained model gets the same number of trials for each of its ranking losses. Values are tried
-in a seeded random order; the best by validation Recall@20 is run with every seed, that of the loss
-which the search found worse with few.
+On one data set every trained model gets the same number of trials for each of its losses. Values
+are tried in a seeded random order; the best by validation Recall@20 is run with every seed, that of
+the loss which the search found worse with few.
 """
 
 import itertools
@@ -11,11 +11,11 @@ import random
 from dataclasses import dataclass, field, replace
 
 DATA_SETS = {
-    "tiktok": {"seeds": 5, "variant_seeds": 3, "batch_size": 2048},
-    "baby": {"seeds": 3, "variant_seeds": 3, "batch_size": 2048},
-    "microlens50k": {"seeds": 3, "variant_seeds": 2, "batch_size": 4096},
+    "tiktok": {"trials": 4, "seeds": 5, "variant_seeds": 3, "batch_size": 2048},
+    "baby": {"trials": 2, "seeds": 3, "variant_seeds": 3, "batch_size": 2048},
+    "microlens50k": {"trials": 2, "seeds": 3, "variant_seeds": 2, "batch_size": 4096},
 }
-NUM_TRIALS = 4
+SHALLOW_TRIALS = 4
 WORSE_LOSS_SEEDS = 2
 PRETRAINED = "mgcn"
 SHARED = {"train.max_epochs": 120, "train.patience": 8, "train.precision": "bfloat16"}

@@ -9,9 +9,9 @@ from tests.benchmarks.quality.experiments import (
     CORRUPTIONS,
     DATA_SETS,
     MODELS,
-    NUM_TRIALS,
     PRETRAINED,
     PUBLISHED,
+    SHALLOW_TRIALS,
     WORSE_LOSS_SEEDS,
 )
 
@@ -77,12 +77,14 @@ class Plan:
         given = self._pretraining(data, model)
         if given is None:
             return []
-        batch = (
-            {} if MODELS[model].is_shallow else {"train.batch_size": DATA_SETS[data]["batch_size"]}
-        )
+        if MODELS[model].is_shallow:
+            batch, num_trials = {}, SHALLOW_TRIALS
+        else:
+            batch = {"train.batch_size": DATA_SETS[data]["batch_size"]}
+            num_trials = DATA_SETS[data]["trials"]
         return [
             Trial(data, model, loss, "search", 0, {**batch, **given, **settings})
-            for settings in MODELS[model].trials(loss, NUM_TRIALS)
+            for settings in MODELS[model].trials(loss, num_trials)
         ]
 
     def finals(self, data, model, loss):

@@ -11,7 +11,6 @@ from tests.benchmarks.quality.experiments import (
     CORRUPTIONS,
     DATA_SETS,
     MODELS,
-    NUM_TRIALS,
     PUBLISHED,
     TOOLKIT,
 )
@@ -26,8 +25,9 @@ TEMPLATE = Path(__file__).with_name("results.template.md")
 def write_tables(measured, path):
     """Replaces the document."""
     sections = [section(data, measured) for data in DATA_SETS]
-    text = TEMPLATE.read_text().replace("{num_trials}", str(NUM_TRIALS))
-    path.write_text(text.replace("{sections}", "\n\n".join(filter(None, sections))) + "\n")
+    path.write_text(
+        TEMPLATE.read_text().replace("{sections}", "\n\n".join(filter(None, sections))) + "\n"
+    )
 
 
 def section(data, measured):
@@ -37,7 +37,8 @@ def section(data, measured):
     if not finals:
         return ""
     better = {model: better_loss(finals, model) for model, _ in finals}
-    parts = [f"## {data}", main_table(finals, better), slice_table(finals, better)]
+    budget = f"{DATA_SETS[data]['trials']} trials of each trained model with each loss."
+    parts = [f"## {data}", budget, main_table(finals, better), slice_table(finals, better)]
     variants = {
         purpose: [measured[t.digest] for t in plan.variants(data, {purpose: changes})
                   if t.digest in measured]
