@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.mailbox import Mailbox, open_mailbox
+from egra_dist.model.mailbox import Access, Mailbox, open_mailbox
 
 
 def world_size() -> int:
@@ -53,27 +53,63 @@ class _AllToAll(torch.autograd.Function):
         return all_to_all(gradients[0], ctx.num_received, ctx.num_sent), None, None
 
 
-def all_to_all(
-    rows: Tensor,
-    num_sent: Sequence[int],
-    num_received: Sequence[int],
-    target: Tensor | None = None,
-) -> Tensor:
-    """:func:`exchange` without gradients; into ``target``, if given."""
+def all_to_all(rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Tensor:
+    """:func:`exchange` without gradients."""
     rows = rows.contiguous()
-    if target is None:
-        target = rows.new_empty((sum(num_received), *rows.shape[1:]))
-    mailbox = _mailbox() if rows.device.type == "cpu" else None
-    if mailbox is None or not mailbox.exchange(rows, num_sent, num_received, target):
+    target = rows.new_empty((sum(num_received), *rows.shape[1:]))
+    if _mailbox(rows) is None:
         dist.all_to_all_single(target, rows, list(num_received), list(num_sent))
+        return target
+    outgoing, incoming = rows.split(list(num_sent)), target.split(list(num_received))
+    incoming[rank()].copy_(outgoing[rank()])
+    swap(
+        rows,
+        num_sent,
+        num_received,
+        write=lambda other, sent: sent.copy_(outgoing[other]),
+        read=lambda other, came: incoming[other].copy_(came),
+    )
     return target
+
+
+def swap(
+    like: Tensor, num_sent: Sequence[int], num_received: Sequence[int], write: Access, read: Access
+) -> None:
+    """Rows between this rank and each other, written and read where they are on their way.
+
+    A collective call. What stays on this rank is not looked at: it needs no way.
+
+    Args:
+        like: Has the type and the width of the rows, ``[any, dim]``.
+        num_sent: Rows for each rank.
+        num_received: Rows from each rank.
+        write: Fills the rows for a rank, ``[num_sent[rank], dim]``.
+        read: Is given the rows from a rank, and must not keep them.
+    """
+    mailbox = _mailbox(like)
+    if mailbox and mailbox.swap(like, num_sent, num_received, write, read):
+        return
+    sent, received = (
+        [0 if other == rank() else count for other, count in enumerate(counts)]
+        for counts in (num_sent, num_received)
+    )
+    outgoing, incoming = (like.new_empty((sum(n), *like.shape[1:])) for n in (sent, received))
+    for other, part in enumerate(outgoing.split(sent)):
+        if len(part):
+            write(other, part)
+    dist.all_to_all_single(incoming, outgoing, received, sent)
+    for other, part in enumerate(incoming.split(received)):
+        if len(part):
+            read(other, part)
 
 
 _opened: dict[str, Any] = {}
 
 
-def _mailbox() -> Mailbox | None:
-    """That of the process group, if all of its ranks are on this machine."""
+def _mailbox(rows: Tensor) -> Mailbox | None:
+    """That of the process group, if the rows and all of its ranks are in this machine's memory."""
+    if rows.device.type != "cpu":
+        return None
     group = dist.group.WORLD
     if _opened.get("group") is not group:
         is_alone = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) == dist.get_world_size()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
 from egra_dist.graph.sampler import distinct
-from egra_dist.model.exchange import all_to_all
+from egra_dist.model.exchange import all_to_all, rank, swap, world_size
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class ReadRows(torch.autograd.Function):
         sizes = [sum(counts) for counts in asked.num_asked]
         rows = tables[0].new_empty(sum(sizes), tables[0].shape[1])
         for number, (table, target) in enumerate(zip(tables, rows.split(sizes), strict=True)):
-            if dist.get_world_size() == 1:
-                torch.index_select(table, 0, asked.wanted[number], out=target)
-            else:
-                given = table.index_select(0, asked.wanted[number])
-                all_to_all(given, asked.num_given[number], asked.num_asked[number], target)
+            _read(table, asked, number, target)
         return rows
 
     @staticmethod
@@ -80,26 +76,67 @@ class ReadRows(torch.autograd.Function):
         """Sparse gradients of the own rows of each table."""
         asked = ctx.asked
         parts = gradients[0].split([sum(counts) for counts in asked.num_asked])
-        if dist.get_world_size() > 1:
-            pairs = zip(parts, asked.num_asked, asked.num_given, strict=True)
-            parts = [all_to_all(part, taken, given) for part, taken, given in pairs]
-        return None, *map(_sparse, asked.wanted, parts, ctx.shapes)
+        found = [_add_up(asked, number, part) for number, part in enumerate(parts)]
+        return None, *map(_sparse, found, ctx.shapes)
 
 
-def _sparse(ids: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
-    """Rows at ``ids``, those of the same id added up, as a gradient."""
-    if dist.get_world_size() > 1:
-        ids, rows = add_up(ids, rows)
+def _read(table: Tensor, asked: Asked, number: int, target: Tensor) -> None:
+    """Fills ``target [num_rows, dim]`` with what this rank wants, and gives others theirs."""
+    wanted = asked.wanted[number].split(asked.num_given[number])
+    targets = target.split(asked.num_asked[number])
+    torch.index_select(table, 0, wanted[rank()], out=targets[rank()])
+    if world_size() > 1:
+        swap(
+            table,
+            asked.num_given[number],
+            asked.num_asked[number],
+            write=lambda other, sent: torch.index_select(table, 0, wanted[other], out=sent),
+            read=lambda other, came: targets[other].copy_(came),
+        )
+
+
+def _add_up(asked: Asked, number: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Own rows that anybody wanted, ascending, and the sums of their gradients."""
+    ids = asked.wanted[number]
+    if world_size() == 1:
+        return ids, gradient
+    found, places = _distinct(ids)
+    of_ranks = places.split(asked.num_given[number])
+    outgoing = gradient.split(asked.num_asked[number])
+    sums = _placed(outgoing[rank()], of_ranks[rank()], len(found))
+
+    def add(other: int, rows: Tensor) -> None:
+        sums.scatter_add_(0, of_ranks[other][:, None].expand_as(rows), rows)
+
+    swap(
+        gradient,
+        asked.num_asked[number],
+        asked.num_given[number],
+        write=lambda other, sent: sent.copy_(outgoing[other]),
+        read=add,
+    )
+    return found, sums
+
+
+def _placed(rows: Tensor, places: Tensor, num_rows: int) -> Tensor:
+    """Rows at distinct places among ``num_rows``, and zeros elsewhere, each written once."""
+    placed = rows.new_empty(num_rows, rows.shape[1])
+    is_empty = torch.ones(num_rows, dtype=torch.bool, device=rows.device)
+    is_empty[places] = False
+    placed.index_fill_(0, is_empty.nonzero()[:, 0], 0)
+    return placed.index_copy_(0, places, rows)
+
+
+def _sparse(found: tuple[Tensor, Tensor], shape: torch.Size) -> Tensor:
+    ids, rows = found
     return torch.sparse_coo_tensor(
         ids[None], rows, shape, is_coalesced=True, check_invariants=False
     )
 
 
-def add_up(ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct ids, ascending, and the sums of their rows."""
+def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ids, ascending, and the place of each id among them, ``int64``."""
     if ids.device.type == "cpu":
         found, places = map(torch.from_numpy, distinct(ids.numpy()))
-    else:
-        found, places = torch.unique(ids, return_inverse=True)
-    sums = rows.new_zeros(len(found), rows.shape[1])
-    return found, sums.scatter_add_(0, places.long()[:, None].expand_as(rows), rows)
+        return found, places.long()
+    return torch.unique(ids, return_inverse=True)

@@ -6,15 +6,19 @@ and they copy their parts. Two files take turns: nobody overwrites what is still
 """
 
 import contextlib
+import math
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from mmap import mmap
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Access = Callable[[int, Tensor], object]
+"""Writes or reads the rows of a rank."""
 
 _FOLDER = Path("/dev/shm")
 _FIRST_SIZE = 1 << 20
@@ -44,47 +48,46 @@ class Mailbox:
             for other in range(self._num_ranks)
         ]
 
-    def exchange(
-        self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int], target: Tensor
+    def swap(
+        self,
+        like: Tensor,
+        num_sent: Sequence[int],
+        num_received: Sequence[int],
+        write: Access,
+        read: Access,
     ) -> bool:
-        """An all-to-all of rows of one kind; a collective call.
-
-        Args:
-            rows: ``[sum(num_sent), ...]``, contiguous, those for rank 0 first.
-            num_sent: Rows for each rank.
-            num_received: Rows from each rank.
-            target: ``[sum(num_received), ...]``, contiguous; filled with those from rank 0 first.
+        """See :func:`egra_dist.model.exchange.swap`; a collective call.
 
         Returns:
-            Whether they came; on no rank if there is no memory left for the rows of one.
+            Whether rows came; on no rank if there is no memory left for the rows of one.
         """
-        width = rows.element_size() * (rows[0].numel() if len(rows) else 1)
-        outgoing, turn = rows.split(list(num_sent)), self._turn
-        self._write(self._own[turn], outgoing, width)
+        turn = self._turn
+        self._write(self._own[turn], like, num_sent, write)
         self._turn = 1 - turn
         dist.barrier()
         if any(others[turn].is_refused for others in self._others):
             return False
-        for rank, part in enumerate(target.split(list(num_received))):
-            if rank == self._rank:
-                part.copy_(outgoing[rank])
-            elif len(part):
-                self._others[rank][turn].read(self._rank, _bytes(part))
+        for other, count in enumerate(num_received):
+            if other != self._rank and count:
+                read(other, self._others[other][turn].received(self._rank, like, count))
         return True
 
-    def _write(self, segment: "_Segment", parts: Sequence[Tensor], width: int) -> None:
-        sizes = [0 if rank == self._rank else len(p) * width for rank, p in enumerate(parts)]
+    def _write(
+        self, segment: "_Segment", like: Tensor, num_sent: Sequence[int], write: Access
+    ) -> None:
+        counts = [0 if other == self._rank else count for other, count in enumerate(num_sent)]
+        sizes = [count * _row_size(like) for count in counts]
         header = _WORD * (1 + self._num_ranks)
         try:
             segment.grow(header + sum(sizes))
         except OSError:
             segment.words(1).fill_(_REFUSED)
             return
-        places = [header + sum(sizes[:rank]) for rank in range(self._num_ranks)]
+        places = [header + sum(sizes[:other]) for other in range(self._num_ranks)]
         segment.words(1 + self._num_ranks).copy_(torch.tensor([_WRITTEN, *places]))
-        for place, size, part in zip(places, sizes, parts, strict=True):
-            if size:
-                segment.bytes(place, size).copy_(_bytes(part))
+        for other, (place, count) in enumerate(zip(places, counts, strict=True)):
+            if count:
+                write(other, segment.rows(place, like, count))
 
 
 class _Segment:
@@ -111,20 +114,24 @@ class _Segment:
             self._remap(os.fstat(self._file).st_size)
         return int(self.words(1)[0]) == _REFUSED
 
-    def read(self, reader: int, target: Tensor) -> None:
-        """Copies what was written for a rank."""
+    def received(self, reader: int, like: Tensor, count: int) -> Tensor:
+        """The rows that were written for a rank, ``[count, ...]``."""
         place = int(self.words(reader + 2)[reader + 1])
-        if place + len(target) > self._size:
+        if place + count * _row_size(like) > self._size:
             self._remap(os.fstat(self._file).st_size)
-        target.copy_(self.bytes(place, len(target)))
+        return self.rows(place, like, count)
 
     def words(self, count: int) -> Tensor:
         """The first numbers, ``int64 [count]``."""
         return torch.frombuffer(self._map, dtype=torch.int64, count=count)
 
-    def bytes(self, place: int, size: int) -> Tensor:
-        """``uint8 [size]``."""
-        return torch.frombuffer(self._map, dtype=torch.uint8, count=size, offset=place)
+    def rows(self, place: int, like: Tensor, count: int) -> Tensor:
+        """Rows at a place, ``[count, ...]`` as those of ``like``."""
+        shape = (count, *like.shape[1:])
+        numbers = torch.frombuffer(
+            self._map, dtype=like.dtype, count=math.prod(shape), offset=place
+        )
+        return numbers.view(shape)
 
     def _remap(self, size: int) -> None:
         self._map, self._size = mmap(self._file, size), size
@@ -156,5 +163,5 @@ def _path(name: str, rank: int, turn: int) -> Path:
     return _FOLDER / f"egra-{name}-{rank}-{turn}"
 
 
-def _bytes(rows: Tensor) -> Tensor:
-    return rows.reshape(-1).view(torch.uint8)
+def _row_size(like: Tensor) -> int:
+    return like.element_size() * math.prod(like.shape[1:])
