@@ -159,6 +159,9 @@ class OptimizerSettings(Settings):
     """Optimizer of the sharded user and item tables."""
     learning_rate: PositiveFloat = 1e-3
     """Learning rate of the tables."""
+    table_type: Literal["float32", "bfloat16"] = "float32"
+    """Type of the tables; ``bfloat16`` halves their memory and what travels between workers. It
+    needs sampled propagation and ``rowwise_adagrad``, which rounds updates at random."""
     dense_learning_rate: PositiveFloat = 1e-3
     """Learning rate of the dense parameters (always Adam)."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.96
@@ -202,6 +205,18 @@ class TrainingSettings(Settings):
             raise ValueError(
                 f"propagation.mode = 'sampled': {self.model.name} is trained on the whole graph; "
                 f"lightgcn, mgcn, gume and egra can be sampled"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tables_can_be_small(self) -> "TrainingSettings":
+        optimizer, mode = self.optimizer, self.propagation.mode
+        needed = ("rowwise_adagrad", "sampled")
+        if optimizer.table_type != "float32" and (optimizer.tables, mode) != needed:
+            raise ValueError(
+                f"optimizer.table_type = {optimizer.table_type!r} needs optimizer.tables = "
+                f"'rowwise_adagrad' and propagation.mode = 'sampled', not {optimizer.tables!r} "
+                f"and {mode!r}"
             )
         return self
 

@@ -66,7 +66,7 @@ class ReadRows(torch.autograd.Function):
         """What this rank has asked for of each table, ``[sum(num_rows), dim]``."""
         ctx.asked, ctx.shapes = asked, [table.shape for table in tables]
         sizes = [sum(counts) for counts in asked.num_asked]
-        rows = tables[0].new_empty(sum(sizes), tables[0].shape[1])
+        rows = tables[0].new_empty(sum(sizes), tables[0].shape[1], dtype=torch.float32)
         for number, (table, target) in enumerate(zip(tables, rows.split(sizes), strict=True)):
             _read(table, asked, number, target)
         return rows
@@ -84,7 +84,10 @@ def _read(table: Tensor, asked: Asked, number: int, target: Tensor) -> None:
     """Fills ``target [num_rows, dim]`` with what this rank wants, and gives others theirs."""
     wanted = asked.wanted[number].split(asked.num_given[number])
     targets = target.split(asked.num_asked[number])
-    torch.index_select(table, 0, wanted[rank()], out=targets[rank()])
+    if table.dtype == target.dtype:
+        torch.index_select(table, 0, wanted[rank()], out=targets[rank()])
+    else:
+        targets[rank()].copy_(table.index_select(0, wanted[rank()]))
     if world_size() > 1:
         swap(
             table,

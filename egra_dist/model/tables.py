@@ -31,17 +31,24 @@ class EmbeddingTables:
         sizes: Rows of each table.
         widths: Columns of each table.
         device: Where the shards live.
+        dtype: Type of the rows.
     """
 
-    def __init__(self, sizes: dict[str, int], widths: dict[str, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        sizes: dict[str, int],
+        widths: dict[str, int],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._sizes = sizes
-        self._model = _shard(sizes, widths, device)
+        self._model = _shard(sizes, widths, device, dtype)
         self._sharded = {
             name: self._model.state_dict()[f"tables.{name}.embeddings.{name}.weight"]
             for name in self._sizes
         }
         self._parameters = {
-            name: nn.Parameter(_local(sharded, widths[name], device))
+            name: nn.Parameter(_local(sharded, widths[name], device, dtype))
             for name, sharded in self._sharded.items()
         }
 
@@ -56,7 +63,8 @@ class EmbeddingTables:
             ids: Of each table distinct rows, ascending, ``int64 [num_rows]``.
 
         Returns:
-            ``[sum(num_rows), dim]``; gradients arrive as sparse rows of :meth:`local` of the owner.
+            ``float32 [sum(num_rows), dim]``; gradients arrive as sparse rows of :meth:`local` of
+            the owner.
         """
         asked = ask_owners([self.partition(table) for table in ids], list(ids.values()))
         return ReadRows.apply(asked, *(self.local(table) for table in ids))
@@ -130,8 +138,12 @@ class _Holder(nn.Module):
         self.tables = nn.ModuleDict(tables)
 
 
-def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) -> nn.Module:
-    module, planner, sharders = planned_tables(sizes, widths, dist.get_world_size(), device.type)
+def _shard(
+    sizes: dict[str, int], widths: dict[str, int], device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    module, planner, sharders = planned_tables(
+        sizes, widths, dist.get_world_size(), device.type, dtype
+    )
     from torchrec.distributed import DistributedModelParallel
 
     return DistributedModelParallel(
@@ -144,7 +156,11 @@ def _shard(sizes: dict[str, int], widths: dict[str, int], device: torch.device) 
 
 
 def planned_tables(
-    sizes: Mapping[str, int], widths: Mapping[str, int], num_ranks: int, device_type: str
+    sizes: Mapping[str, int],
+    widths: Mapping[str, int],
+    num_ranks: int,
+    device_type: str,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[nn.Module, Any, Sequence]:
     """The tables, without their rows, and who plans where these go: row-wise, fused kernels.
 
@@ -153,6 +169,7 @@ def planned_tables(
         widths: Columns of each table.
         num_ranks: Number of workers.
         device_type: ``cpu`` or ``cuda``.
+        dtype: Type of the rows.
 
     Returns:
         A module with the table ``name`` at ``tables.<name>``, TorchRec's planner, and sharders.
@@ -163,6 +180,7 @@ def planned_tables(
         from torchrec.distributed.embedding import EmbeddingCollectionSharder
         from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
         from torchrec.distributed.planner.types import ParameterConstraints
+        from torchrec.modules.embedding_configs import dtype_to_data_type
 
     configs = {
         name: EmbeddingConfig(
@@ -170,6 +188,7 @@ def planned_tables(
             embedding_dim=widths[name],
             num_embeddings=num_rows,
             feature_names=[name],
+            data_type=dtype_to_data_type(dtype),
         )
         for name, num_rows in sizes.items()
     }
@@ -187,6 +206,6 @@ def planned_tables(
     return module, planner, [EmbeddingCollectionSharder()]
 
 
-def _local(sharded: ShardedTensor, dim: int, device: torch.device) -> Tensor:
+def _local(sharded: ShardedTensor, dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     shards = sharded.local_shards()
-    return shards[0].tensor if shards else torch.empty(0, dim, device=device)
+    return shards[0].tensor if shards else torch.empty(0, dim, device=device, dtype=dtype)

@@ -13,6 +13,7 @@ from egra_dist.plan import sampled
 from egra_dist.plan.sampled import FLOAT
 from egra_dist.plan.sizes import Sizes
 
+HALF = 2
 INDEX = 4
 POINTER = 8
 LIBRARIES = 600 * 2**20
@@ -109,7 +110,8 @@ def memory(
     """Bytes of the largest worker, by what they are for; see :func:`largest_worker`."""
     worker = largest_worker(sizes, graph, k, num_workers)
     model = training.model
-    tables = FLOAT * (worker.users * model.user_dim + worker.items * model.dim)
+    bytes_of_table = FLOAT if training.optimizer.table_type == "float32" else HALF
+    tables = bytes_of_table * (worker.users * model.user_dim + worker.items * model.dim)
     adam = training.optimizer.tables == "adam"
     optimizer = 2 * tables if adam else FLOAT * worker.nodes
     widths = _widths(sizes, training)

@@ -26,6 +26,8 @@ from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.shared import create_shared, publish
 
+_ROWS_AT_ONCE = 65_536
+
 Matrix = NDArray[np.float32]
 
 
@@ -87,7 +89,10 @@ class LayerwiseInference:
         """``N(A)^l E`` of all nodes, for ``l = 0 .. L``."""
         layers = [self._create("layer-0", self._num_nodes, self._dim)]
         for table, rows in zip((USER, ITEM), self._own_nodes, strict=True):
-            layers[0][rows] = _to_numpy(self.tables.local(table))
+            own = self.tables.local(table)
+            for first in range(0, len(own), _ROWS_AT_ONCE):
+                part = own[first : first + _ROWS_AT_ONCE]
+                layers[0][rows][first : first + len(part)] = _to_numpy(part.float())
         publish(layers[0])
         for number in range(1, self.num_layers + 1):
             layers.append(self._create(f"layer-{number}", self._num_nodes, self._dim))
@@ -113,7 +118,8 @@ class LayerwiseInference:
         assert branch is not None, "there are features"
         own = self._own_items
         for rows in row_blocks(self.graphs.features[modality], own):
-            embeddings = self.tables.local(ITEM)[rows.start - own.start : rows.stop - own.start]
+            part = slice(rows.start - own.start, rows.stop - own.start)
+            embeddings = self.tables.local(ITEM)[part].float()
             values = self._tensor(np.array(features.values[rows], np.float32))
             present = self._tensor(np.array(features.present[rows]))
             purified[rows] = _to_numpy(branch.purified(modality, embeddings, values, present))

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from egra_dist.config import OptimizerSettings
 
+_ODD, _STRIDE = 0x79B1, 0x9E37
+"""Numbers that spread the bits of a row, and columns, over all values of 16 bits."""
+
 
 class _TableOptimizer(torch.optim.Optimizer, ABC):
     """Updates every matrix ``[num_rows, dim]`` that has a gradient."""
@@ -55,13 +58,37 @@ class RowWiseAdagrad(_TableOptimizer):
             state["sum"] += gradient.square().mean(1)
             parameter -= (rate / (state["sum"].sqrt() + self._eps))[:, None] * gradient
             return
-        rows, values = gradient.indices()[0], gradient.values()
+        rows, values = gradient.indices()[0], gradient.values().float()
         squares = torch.linalg.vector_norm(values, dim=1).square_() / values.shape[1]
         own = state["sum"].index_select(0, rows).add_(squares)
         state["sum"].index_copy_(0, rows, own)
-        scale = own.sqrt_().add_(self._eps).reciprocal_().mul_(-rate)
+        noise = own.view(torch.int32)
+        scale = own.sqrt().add_(self._eps).reciprocal_().mul_(-rate)
+        if parameter.dtype == torch.bfloat16:
+            new = parameter.index_select(0, rows).float().addcmul_(scale[:, None], values)
+            parameter.index_copy_(0, rows, rounded_at_random(new, noise))
+            return
         # On a CPU a third of what index_add_ takes.
         parameter.scatter_add_(0, rows[:, None].expand_as(values), scale[:, None] * values)
+
+
+def rounded_at_random(values: Tensor, noise: Tensor) -> Tensor:
+    """Rounds up or down, each the likelier the nearer, so that small updates add up.
+
+    What is drawn is made of numbers that change with every update: a training that goes on from a
+    checkpoint rounds as one that was not interrupted.
+
+    Args:
+        values: ``float32 [num_rows, dim]``.
+        noise: ``int32 [num_rows]``, any bits.
+
+    Returns:
+        ``bfloat16 [num_rows, dim]``.
+    """
+    columns = torch.arange(values.shape[1], dtype=torch.int32, device=values.device)
+    drawn = (noise[:, None] * _ODD + columns * _STRIDE) & 0xFFFF
+    bits = (values.view(torch.int32) + drawn) & ~0xFFFF
+    return bits.view(torch.float32).to(torch.bfloat16)
 
 
 class LazyAdam(_TableOptimizer):
@@ -189,7 +216,7 @@ def _no_gradient(parameter: Tensor, is_sparse: bool) -> Tensor:
         return torch.zeros_like(parameter)
     return torch.sparse_coo_tensor(
         torch.empty(1, 0, dtype=torch.int64),
-        torch.empty(0, *parameter.shape[1:]),
+        parameter.new_empty(0, *parameter.shape[1:]),
         parameter.shape,
         device=parameter.device,
         check_invariants=False,

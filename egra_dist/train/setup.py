@@ -59,7 +59,8 @@ def assemble(
     settings = task.settings
     sizes = {USER: catalog.num_users, ITEM: catalog.num_items}
     widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
-    tables = EmbeddingTables(sizes, widths, device)
+    dtype = getattr(torch, settings.optimizer.table_type)
+    tables = EmbeddingTables(sizes, widths, device, dtype)
     tables.initialize(task.seed)
     if settings.warm_start is not None:
         graphs = task.graphs

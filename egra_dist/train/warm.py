@@ -73,7 +73,7 @@ class WarmStart:
                 is_known = np.flatnonzero(start[:, -1])
                 values = start[is_known, :-1] / start[is_known, -1:]
                 places = torch.from_numpy(is_known + rows.start - own.start)
-                target[places.to(target.device)] = torch.from_numpy(values).to(target.device)
+                target[places.to(target.device)] = torch.from_numpy(values).to(target)
         dist.barrier()
         if dist.get_rank() == 0:
             shutil.rmtree(self.work)

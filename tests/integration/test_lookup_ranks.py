@@ -16,9 +16,9 @@ WANTED = {
 }
 
 
-def look_up():
+def look_up(dtype):
     """What this rank got, and the gradients of its own rows."""
-    tables = EmbeddingTables(SIZES, dict.fromkeys(SIZES, DIM), torch.device("cpu"))
+    tables = EmbeddingTables(SIZES, dict.fromkeys(SIZES, DIM), torch.device("cpu"), dtype)
     tables.initialize(0)
     rank = dist.get_rank()
     ids = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in WANTED[rank].items()}
@@ -27,18 +27,20 @@ def look_up():
     local = {name: tables.local(name) for name in SIZES}
     return (
         rows.detach().numpy(),
-        {name: table.detach().numpy() for name, table in local.items()},
-        {name: table.grad.to_dense().numpy() for name, table in local.items()},
+        {name: table.detach().float().numpy() for name, table in local.items()},
+        {name: table.grad.to_dense().float().numpy() for name, table in local.items()},
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_ranks", [1, 3])
-def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks):
-    results = run_on_ranks(look_up, num_ranks)
+def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks, dtype):
+    results = run_on_ranks(look_up, num_ranks, dtype)
     tables = {name: np.concatenate([local[name] for _, local, _ in results]) for name in SIZES}
     wanted_gradients = {name: np.zeros((size, DIM)) for name, size in SIZES.items()}
     for rank, (rows, _, _) in enumerate(results):
         wanted = [tables[name][WANTED[rank][name]] for name in SIZES]
+        assert rows.dtype == np.float32
         np.testing.assert_array_equal(rows, np.concatenate(wanted))
         for name, gradient in wanted_gradients.items():
             gradient[WANTED[rank][name]] += rank + 1

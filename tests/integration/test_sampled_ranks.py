@@ -158,3 +158,26 @@ def test_inference_layer_by_layer_is_exact(runs, num_ranks):
         for name in ("vectors", "degrees", "shares"):
             assert np.abs(exact[name]).max() > 0
             np.testing.assert_allclose(sampled[name], exact[name], rtol=1e-4, atol=1e-6)
+
+
+def test_small_tables_learn_as_wide_ones_and_go_on_as_they_were(shelves, tmp_path):
+    """An interrupted training rounds as one that was not."""
+    options = ("train.optimizer.tables=rowwise_adagrad", "train.max_epochs=4")
+    wide, small = (
+        task_of("egra", shelves, tmp_path, SAMPLED, *FEW, *options, *more)
+        for more in ([], ["train.optimizer.table_type=bfloat16"])
+    )
+    wide, small = (replace(t, survival=Survival(checkpoint_steps=4)) for t in (wide, small))
+    tasks = [with_folder(task, tmp_path / str(n)) for n, task in enumerate((wide, small, small))]
+    ((trained, stopped),) = run_on_ranks(train_and_go_on, 1, tasks)
+    wide_run, small_run, rest = trained
+    losses = [series(points, "train/loss_total") for points, _ in (wide_run, small_run)]
+    assert not np.array_equal(*losses)
+    np.testing.assert_allclose(*losses, rtol=0.02)
+    assert 0 < len(stopped) < len(small_run[0])
+    np.testing.assert_array_equal(rest[1], small_run[1])
+
+
+def train_and_go_on(tasks):
+    stopped = train_until_stopped(tasks[-1])
+    return [train_on_rank(task) for task in tasks], stopped

@@ -283,3 +283,19 @@ def test_models_without_item_graph_need_no_pretraining():
 def test_models_that_need_the_whole_graph_are_not_sampled(name):
     with pytest.raises(UserError, match=f"{name} is trained on the whole graph"):
         load_config(None, [f"train.model.name={name}", "train.propagation.mode=sampled"])
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        ["train.optimizer.tables=rowwise_adagrad"],
+        ["train.propagation.mode=sampled"],
+    ],
+)
+def test_small_tables_need_updates_of_few_rows(others):
+    small = "train.optimizer.table_type=bfloat16"
+    with pytest.raises(UserError, match="table_type = 'bfloat16' needs"):
+        load_config(None, [small, *others])
+    whole = ["train.optimizer.tables=rowwise_adagrad", "train.propagation.mode=sampled"]
+    assert load_config(None, [small, *whole]).train.optimizer.table_type == "bfloat16"

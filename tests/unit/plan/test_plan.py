@@ -9,7 +9,13 @@ import torch
 from typer.testing import CliRunner
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
-from egra_dist.config import ItemGraphSettings, OptimizerSettings, TrainingSettings, load_config
+from egra_dist.config import (
+    ItemGraphSettings,
+    OptimizerSettings,
+    PropagationSettings,
+    TrainingSettings,
+    load_config,
+)
 from egra_dist.errors import UserError
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import write_graphs, write_merged
@@ -101,13 +107,24 @@ def test_counts_alone_predict_no_smaller_halo(known):
     assert few < memory.largest_worker(alone, None, K, 4).halo < counted.num_nodes
 
 
-@pytest.mark.parametrize("tables", ["adam", "rowwise_adagrad"])
-def test_tables_and_optimizer_have_the_predicted_size(known, tables):
+@pytest.mark.parametrize(
+    ("tables", "mode", "dtype"),
+    [
+        ("adam", "exact", torch.float32),
+        ("rowwise_adagrad", "exact", torch.float32),
+        ("rowwise_adagrad", "sampled", torch.bfloat16),
+    ],
+)
+def test_tables_and_optimizer_have_the_predicted_size(known, tables, mode, dtype):
     _, counted, _ = known
-    settings = TrainingSettings(optimizer=OptimizerSettings(tables=tables))
+    table_type = str(dtype).removeprefix("torch.")
+    optimizer = OptimizerSettings(tables=tables, table_type=table_type)
+    settings = TrainingSettings(optimizer=optimizer, propagation=PropagationSettings(mode=mode))
     predicted = memory.memory(counted, settings, None, K, 1)
     rows = {"user": counted.num_users, "item": counted.num_items}
-    parameters = {name: torch.nn.Parameter(torch.zeros(n, 64)) for name, n in rows.items()}
+    parameters = {
+        name: torch.nn.Parameter(torch.zeros(n, 64, dtype=dtype)) for name, n in rows.items()
+    }
     optimizers = Optimizers(parameters, [], settings.optimizer)
     optimizers.materialize()
     states = [value for name in rows for value in optimizers.table_state(name).values()]

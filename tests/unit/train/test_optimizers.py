@@ -3,7 +3,12 @@ import torch
 from torch import nn
 
 from egra_dist.config import OptimizerSettings
-from egra_dist.train.optimizers import LazyAdam, Optimizers, RowWiseAdagrad
+from egra_dist.train.optimizers import (
+    LazyAdam,
+    Optimizers,
+    RowWiseAdagrad,
+    rounded_at_random,
+)
 
 
 def test_row_wise_adagrad_is_fbgemms():
@@ -94,3 +99,32 @@ def test_both_rates_decay_with_the_epoch():
     # Adam's first step has the length of its learning rate.
     assert table.item() == pytest.approx(-0.1 / 4, rel=1e-4)
     assert weight.item() == pytest.approx(-0.2 / 4, rel=1e-4)
+
+
+def test_random_rounding_gives_the_values_in_the_mean():
+    values = torch.tensor([[0.3, -1.7, 1e-6, 0.0, 0.5, torch.inf]])
+    noise = torch.arange(4096, dtype=torch.int32)
+    drawn = rounded_at_random(values.expand(len(noise), -1), noise).float()
+    assert torch.equal(drawn[:, 3:], values[:, 3:].expand(len(noise), -1)), "what needs no rounding"
+    found, wanted = drawn[:, :3].mean(0), values[0, :3]
+    torch.testing.assert_close(found, wanted, rtol=2e-4, atol=0)
+    assert all(len(column.unique()) == 2 for column in drawn[:, :3].T)
+
+
+def test_updates_too_small_for_a_type_add_up():
+    """Each is a hundredth of the step from 1 to the next number that bfloat16 has."""
+    torch.manual_seed(0)
+    small, wide = (nn.Parameter(torch.ones(64, 8, dtype=d)) for d in (torch.bfloat16, torch.float))
+    optimizers = [RowWiseAdagrad([rows], lr=1e-3) for rows in (small, wide)]
+    for _ in range(400):
+        values = 1 + 0.1 * torch.randn(64, 8)
+        for rows in (small, wide):
+            every = torch.arange(64)[None]
+            rows.grad = torch.sparse_coo_tensor(
+                every, values.to(rows.dtype), rows.shape, check_invariants=True
+            )
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = 1 - wide.mean()
+    assert moved > 0.03
+    assert abs(1 - small.float().mean() - moved) < 0.05 * moved
