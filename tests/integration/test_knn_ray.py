@@ -27,7 +27,7 @@ from threading import Thread
 import ray
 
 def lose_a_node(cluster, node, work):
-    while not list(work.glob("*/visit-*/*.npy")):
+    while not list(work.glob(f"*/{sys.argv[3]}/*.npy")):
         time.sleep(0.01)
     cluster.remove_node(node)
     print("lost", flush=True)
@@ -166,9 +166,11 @@ def test_a_killed_driver_costs_the_tasks_it_waited_for(local_ray, tmp_path, sett
     assert np.array_equal(again.result().scores, undisturbed(12_000, settings).scores)
 
 
-def test_a_lost_node_costs_its_tasks(tmp_path):
+@pytest.mark.parametrize(("settings", "stage"), [(SETTINGS, "visit-near"), (EXACT, "sweep")])
+def test_a_lost_node_costs_its_tasks(tmp_path, settings, stage):
     np.save(tmp_path / "vectors.npy", clustered(12_000))
-    command = [sys.executable, "-c", SETUP + NODES, str(tmp_path), SETTINGS.model_dump_json()]
+    asked = [str(tmp_path), settings.model_dump_json(), stage]
+    command = [sys.executable, "-c", SETUP + NODES, *asked]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=200, check=False
@@ -176,7 +178,7 @@ def test_a_lost_node_costs_its_tasks(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "lost" in done.stdout
     lost = np.load(tmp_path / "graph" / "neighbors.npy")
-    assert np.array_equal(lost, undisturbed(12_000).neighbors)
+    assert np.array_equal(lost, undisturbed(12_000, settings).neighbors)
 
 
 def wait_for_tasks(work: Path, stage, num_tasks, driver):
