@@ -13,7 +13,7 @@ from torch import Tensor
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.exchange import exchange, rank, world_size
+from egra_dist.model.exchange import exchange, rank, swap, world_size
 from egra_dist.model.sparse import SparseMatrix
 
 
@@ -99,19 +99,50 @@ class _HaloPlan:
         self._sent = wanted - columns.block(rank()).start
 
     def extend(self, dense: Tensor) -> Tensor:
-        """Own rows and below them the halo: ``[num_own + num_halo, dim]``."""
-        if world_size() == 1:
-            return dense
-        sent = dense.index_select(0, self._sent)
-        return torch.cat([dense, exchange(sent, self._num_sent, self._num_received)])
+        """Own rows and below them the halo: ``[num_own + num_halo, dim]``, with gradients."""
+        return dense if world_size() == 1 else _Extend.apply(dense, self)
+
+    def fetch(self, dense: Tensor) -> Tensor:
+        """:meth:`extend` without gradients."""
+        extended = dense.new_empty(len(dense) + self.num_rows, *dense.shape[1:])
+        own, halo = extended.split([len(dense), self.num_rows])
+        own.copy_(dense)
+        incoming, wanted = halo.split(self._num_received), self._sent.split(self._num_sent)
+        swap(
+            dense,
+            self._num_sent,
+            self._num_received,
+            write=lambda other, sent: torch.index_select(dense, 0, wanted[other], out=sent),
+            read=lambda other, came: incoming[other].copy_(came),
+        )
+        return extended
 
     def add_up(self, extended: Tensor) -> Tensor:
         """Own rows with what the others have for them: the transpose of :meth:`extend`."""
         if world_size() == 1:
             return extended
         own, halo = extended.split([len(extended) - self.num_rows, self.num_rows])
-        received = exchange(halo, self._num_received, self._num_sent)
-        return own.index_add(0, self._sent, received)
+        total, outgoing = own.clone(), halo.split(self._num_received)
+        places = self._sent.split(self._num_sent)
+        swap(
+            extended,
+            self._num_received,
+            self._num_sent,
+            write=lambda other, sent: sent.copy_(outgoing[other]),
+            read=lambda other, came: total.index_add_(0, places[other], came),
+        )
+        return total
+
+
+class _Extend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, halo: _HaloPlan) -> Tensor:
+        ctx.halo = halo
+        return halo.fetch(dense.detach())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.halo.add_up(gradients[0].contiguous()), None
 
 
 def mean_of_layers(
