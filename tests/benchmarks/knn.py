@@ -8,7 +8,7 @@ compilation, which a first call on few rows does), wall seconds (once Ray's work
 loaded the libraries, which the CPU seconds include), the most memory at any time, and recall@10 on
 2,000 rows. Rows are kept in ``rows.jsonl`` of the folder as they are measured, with the processor
 time of each stage, so that a call goes on where the last one stopped; ``--write`` puts the table
-into ``docs/performance.md``.
+into ``docs/performance.md``, and the stages of the routed method into ``docs/scale.md``.
 """
 
 import argparse
@@ -23,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.document import replace_between
 from tests.benchmarks.knn_data import DATA, vectors_file
+from tests.benchmarks.knn_tables import write_tables
 
 K = 10
 AUDIT_ROWS = 2000
-MARKERS = ("<!-- knn benchmark -->", "<!-- end of knn benchmark -->")
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -211,20 +210,6 @@ def run_row(method, path):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def table_of(rows):
-    lines = [
-        "| data | rows | dim | method | CPU s | wall s | recall@10 | peak MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda r: (r["data"], r["num_rows"], r["dim"], r["cpu"])):
-        lines.append(
-            f"| {row['data']} | {row['num_rows']:,} | {row['dim']} | {row['method']} "
-            f"| {row['cpu']:.1f} | {row['wall']:.1f} | {row['recall']:.4f} "
-            f"| {row['peak_mb']:,.0f} |"
-        )
-    return "\n".join(lines)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
@@ -256,7 +241,7 @@ def main():
                         file.write(json.dumps(row) + "\n")
                     rows.append(row)
     if options.write:
-        replace_between("performance.md", MARKERS, table_of(rows))
+        write_tables(rows)
     return None
 
 
