@@ -4,8 +4,10 @@ One primitive, an all-to-all of rows, carries the halo of a propagation layer, t
 and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +26,26 @@ def world_size() -> int:
 def rank() -> int:
     """This process's rank; 0 where no process group is initialised."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+@dataclass
+class Traffic:
+    """What has come to this rank from others.
+
+    Attributes:
+        received: Bytes of rows since the process began.
+    """
+
+    received: int = 0
+
+    def count(self, like: Tensor, num_received: Sequence[int]) -> None:
+        """Adds rows that come from others, of the type and width of ``like``."""
+        width = like.element_size() * math.prod(like.shape[1:])
+        self.received += width * (sum(num_received) - num_received[rank()])
+
+
+traffic = Traffic()
+"""That of this process."""
 
 
 def exchange(rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Tensor:
@@ -58,6 +80,7 @@ def all_to_all(rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int
     rows = rows.contiguous()
     target = rows.new_empty((sum(num_received), *rows.shape[1:]))
     if _mailbox(rows) is None:
+        traffic.count(rows, num_received)
         dist.all_to_all_single(target, rows, list(num_received), list(num_sent))
         return target
     outgoing, incoming = rows.split(list(num_sent)), target.split(list(num_received))
@@ -86,6 +109,7 @@ def swap(
         write: Fills the rows for a rank, ``[num_sent[rank], dim]``.
         read: Is given the rows from a rank, and must not keep them.
     """
+    traffic.count(like, num_received)
     mailbox = _mailbox(like)
     if mailbox and mailbox.swap(like, num_sent, num_received, write, read):
         return

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from egra_dist.config import TrainingSettings
 from egra_dist.model import alignment
+from egra_dist.model.exchange import traffic
 from egra_dist.model.recommender import Losses
 from egra_dist.tracking.system import peak_memory
 from egra_dist.train.commit import TrainingState
@@ -64,11 +65,12 @@ class Reporter:
         self._fields: dict[str, float | int | str] = {}
         self._epoch_started = time.perf_counter()
         self._first_step = 0
+        self._received = 0
 
     def start_epoch(self, state: TrainingState) -> None:
         """Starts the clock of an epoch."""
         self._epoch_started = time.perf_counter()
-        self._first_step = state.step
+        self._first_step, self._received = state.step, traffic.received
         self._fields["epoch"] = state.epoch + 1
 
     def step(self, state: TrainingState, losses: Losses) -> None:
@@ -89,6 +91,7 @@ class Reporter:
         """Reports how fast an epoch went."""
         seconds = time.perf_counter() - self._epoch_started
         rate = self._num_triplets / seconds
+        received = (traffic.received - self._received) / max(1, state.step - self._first_step)
         self._fields["triplets_per_second"] = round(rate)
         self._record(
             state.step,
@@ -96,6 +99,7 @@ class Reporter:
                 "train/epoch": state.epoch,
                 "train/epoch_seconds": seconds,
                 "train/triplets_per_second": rate,
+                "system/received_mib_per_step": received / 2**20,
                 **peak_memory(),
             },
         )
