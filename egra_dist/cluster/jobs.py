@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _NAME, _DIGEST = "egra_run", "egra_digest"
 _DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 _POLL_SECONDS = 1.0
+_CHATTY = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _STOP_SECONDS = "60"
 """How long a stopped job may take to save what it has, before it is killed."""
 
@@ -46,8 +47,9 @@ class JobServer:
         choose_authentication(local=False)
         from ray.job_submission import JobSubmissionClient
 
-        if not verbosity:  # Ray sets its own level when it is imported
-            logging.getLogger("ray").setLevel(logging.WARNING)
+        if not verbosity:  # Ray sets its own levels when it is imported
+            for name in _CHATTY:
+                logging.getLogger(name).setLevel(logging.WARNING)
         with self._answering():
             self._client = JobSubmissionClient(self.address)
 
