@@ -13,6 +13,7 @@ import yaml
 from egra_dist.artifact import write_json
 from egra_dist.config import Config
 from egra_dist.errors import UserError
+from egra_dist.tracking.client import without_password
 from egra_dist.tracking.names import flatten
 
 _log = logging.getLogger(__name__)
@@ -152,6 +153,8 @@ class SweepRecord:
         if best is None:
             return None
         fields = config.model_dump(mode="json", exclude_unset=True, exclude={"cluster"})
+        if config.tracking.uri:
+            fields["tracking"]["uri"] = without_password(config.tracking.uri)
         header = [
             f"The best of {len(self.trials)} trials ({self.count('finished')} finished, "
             f"{self.count('stopped')} stopped early):",

@@ -168,7 +168,16 @@ class Sweep:
         tasks = {trial.number: self._task(trial, cluster, experiment) for trial in remaining}
         scheduler, max_epochs = self._space.scheduler, self._max_epochs
         with self._progress() as show:
-            search(self.record, tasks, scheduler, max_epochs, max_concurrent, show, self._verbosity)
+            search(
+                self.record,
+                tasks,
+                {"MLFLOW_TRACKING_URI": experiment.uri},
+                scheduler,
+                max_epochs,
+                max_concurrent,
+                show,
+                self._verbosity,
+            )
             if any(trial.status in ("waiting", "running") for trial in self.record.trials):
                 _log.info("sweep: interrupted; the same command goes on")
                 raise KeyboardInterrupt
@@ -176,13 +185,16 @@ class Sweep:
     def _task(
         self, trial: TrialRecord, cluster: ClusterSettings, experiment: Experiment
     ) -> TrialTask:
-        """Writes the configuration of a trial into its folder."""
+        """Writes the configuration of a trial into its folder.
+
+        Where it records comes from its environment: the URI may have a password.
+        """
         folder = self._trial_folder(trial)
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             **trial.settings,
             "cluster": cluster.model_dump(mode="json"),
-            "tracking.uri": experiment.uri,
+            "tracking.uri": None,
             "tracking.run_name": f"trial {trial.name}",
         }
         fields = changed(self._base, settings).model_dump(mode="json", exclude_unset=True)

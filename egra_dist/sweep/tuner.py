@@ -81,6 +81,7 @@ class _Recorder(tune.Callback):
 def search(
     record: SweepRecord,
     tasks: Mapping[int, TrialTask],
+    environment: Mapping[str, str],
     scheduler: SchedulerSettings,
     max_epochs: int,
     max_concurrent: int,
@@ -92,6 +93,7 @@ def search(
     Args:
         record: The trials; kept up to date.
         tasks: What each remaining trial runs, by its number.
+        environment: Variables of all trials' processes.
         scheduler: When a trial is stopped early.
         max_epochs: The most epochs that any trial trains.
         max_concurrent: Trials at the same time.
@@ -101,7 +103,7 @@ def search(
     if not verbosity:  # Ray warns of many processes, which a search starts on purpose
         ray._private.worker._worker_logs_enabled = False
     context = ray.get_runtime_context()
-    environment = {"RAY_ADDRESS": context.gcs_address}
+    environment = {**environment, "RAY_ADDRESS": context.gcs_address}
     if "OMP_NUM_THREADS" in os.environ:
         environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
     here = next(n for n in ray.nodes() if n["NodeID"] == context.get_node_id())

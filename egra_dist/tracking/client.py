@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 SQLITE_FILE = "mlflow.db"
 _SQLITE = "sqlite:///"
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
+# As SQLAlchemy reads it: a database's password may hold slashes.
+_OF_DATABASE = re.compile(r"^([a-z][a-z0-9+.-]*://)[^:/@]*(?::.*)?@", re.IGNORECASE)
 
 
 def default_uri(run_folder: Path) -> str:
@@ -50,6 +54,8 @@ def resolve_uri(uri: str | None) -> str | None:
 def without_password(uri: str) -> str:
     """The URI as it may be written down; credentials come from MLflow's environment variables."""
     parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return _OF_DATABASE.sub(r"\1", uri)
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -137,7 +137,7 @@ def lock_folder(run_folder: Path) -> IO[str]:
     """
     spool = run_folder / SPOOL
     spool.mkdir(parents=True, exist_ok=True)
-    file = (spool / "lock").open("w")
+    file = (spool / "lock").open("a")  # were it a link, "w" would empty another file
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

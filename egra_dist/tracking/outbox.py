@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from egra_dist.artifact import inside
+
 
 class Outbox:
     """Files to upload, per run; usable from several threads.
@@ -36,8 +38,14 @@ class Outbox:
         Args:
             key: Whose files.
             upload: Uploads a folder.
+
+        Raises:
+            UserError: If a link among them leads out of their folder: who receives a run folder
+                and delivers it would upload files of their own.
         """
         waiting, leaving = self._folder / key, self._folder / f"{key}.leaving"
+        for folder in (waiting, leaving):
+            _refuse_links_out(self._folder, folder)
         with self._lock:
             if waiting.exists():
                 shutil.copytree(waiting, leaving, dirs_exist_ok=True)
@@ -45,3 +53,9 @@ class Outbox:
         if leaving.exists():
             upload(leaving)
             shutil.rmtree(leaving)
+
+
+def _refuse_links_out(outbox: Path, folder: Path) -> None:
+    inside(outbox, folder)
+    for path in folder.rglob("*"):
+        inside(folder, path)

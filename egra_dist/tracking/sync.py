@@ -18,7 +18,8 @@ def sync(run_folder: Path, uri: str | None = None) -> None:
         uri: Another tracking URI than the run's own, e.g. the same server's new address.
 
     Raises:
-        UserError: If nothing was recorded there, it is running, or MLflow cannot be reached.
+        UserError: If nothing was recorded there, it is running, files that wait there are links
+            to elsewhere, or MLflow cannot be reached.
     """
     ledger = Ledger.read(run_folder)
     if ledger is None:
@@ -30,6 +31,8 @@ def sync(run_folder: Path, uri: str | None = None) -> None:
         mirror = Mirror(run_folder, ledger, uri)
         try:
             mirror.push()
+        except UserError:
+            raise
         except Exception as error:
             # MLflow, database drivers and the network each raise their own kinds.
             raise UserError(f"{run_folder}: MLflow at {uri}: {reason(error)}") from error

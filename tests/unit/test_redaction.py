@@ -4,9 +4,11 @@ import ast
 import json
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +17,17 @@ import torch.distributed.checkpoint as dcp
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.synth import SynthSettings, synthesize
-from egra_dist.config import parse_config
+from egra_dist.config import load_config, parse_config
 from egra_dist.errors import UserError
 from egra_dist.redaction import is_secret_name, redact, redacted
+from egra_dist.sweep.run import Sweep
+from egra_dist.sweep.space import parse_space
+from egra_dist.tracking.client import without_password
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.ledger import Ledger, RunEntry
+from egra_dist.tracking.mirror import lock_folder
 from egra_dist.tracking.noise import setup_logging
+from egra_dist.tracking.sync import sync
 from egra_dist.train.dcp_reader import DamagedError, SafeReader
 from egra_dist.train.task import Recording
 
@@ -115,6 +122,37 @@ def test_the_record_hides_it(tmp_path, monkeypatch):
     assert "ss@word" not in repr(Recording(URI, "a", tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (URI, "postgresql://host:5432/db"),
+        ("mysql+pymysql://me@host/db", "mysql+pymysql://host/db"),
+        ("http://me:word@host:5000/a@b", "http://host:5000/a@b"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("sqlite:////folder/a@b:c@d.db", "sqlite:////folder/a@b:c@d.db"),
+    ],
+)
+def test_a_tracking_uri_is_written_down_without_its_password(uri, expected):
+    assert without_password(uri) == expected
+
+
+def test_a_search_hides_it(catalog, tmp_path):
+    space = parse_space({"space": {"train.batch_size": {"grid": [64]}}})
+    config = parse_config({"tracking": {"uri": URI}})
+    sweep = Sweep(config, Catalog.open(catalog), space, tmp_path / "sweep", 0, "space")
+    experiment = SimpleNamespace(uri=URI, tags_of_nested_runs={})
+    (trial,) = sweep.record.trials
+    task = sweep._task(trial, config.cluster, experiment)
+    trial.report(1, 0.5)
+    trial.status = "finished"
+    best = sweep.record.write_best(sweep.best_config(), sweep.metric)
+    assert load_config(best).tracking.uri == "postgresql://host:5432/db"
+    assert load_config(Path(task.folder) / "config.yaml").tracking.uri is None
+    texts = [path.read_text() for path in sweep.record.folder.rglob("*") if path.is_file()]
+    assert len(texts) == 4
+    assert not any("ss@word" in text for text in [*texts, repr(task)])
+
+
 def test_settings_name_no_secret():
     with pytest.raises(UserError, match=r"cluster\.environment\.AWS_SECRET_ACCESS_KEY") as error:
         parse_config({"cluster": {"environment": {"AWS_SECRET_ACCESS_KEY": TOKEN}}})
@@ -164,6 +202,32 @@ def test_a_record_delivers_nothing_from_outside_of_its_folder(tmp_path):
     ledger.write(tmp_path)
     with pytest.raises(UserError, match="no name of a file"):
         Ledger.read(tmp_path)
+
+
+def test_what_waits_for_mlflow_leads_out_of_no_run_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    with Experiment.open(None, run, "egra"):
+        pass
+    outside.mkdir()
+    (outside / "id_rsa").write_text(TOKEN)
+    waiting = run / "spool" / Ledger.read(run).runs[""].key
+    for link, target in ((waiting / "plan" / "a.txt", outside / "id_rsa"), (waiting, outside)):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+        with pytest.raises(UserError, match=f"^{link}: leads out of"):
+            sync(run)
+        assert (outside / "id_rsa").read_text() == TOKEN
+        assert not list((run / "mlartifacts").rglob("*.txt"))
+        shutil.rmtree(waiting, ignore_errors=True)
+
+
+def test_the_lock_of_a_run_folder_empties_no_other_file(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "run" / "spool").mkdir(parents=True)
+    (tmp_path / "run" / "spool" / "lock").symlink_to(tmp_path / "precious")
+    lock_folder(tmp_path / "run").close()
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 def test_arrays_of_objects_are_not_unpickled(catalog):
