@@ -47,9 +47,9 @@ class Background:
         """
         self._away_since = None
         self.submit()
-        wait([self._delivered], timeout)
+        in_time, _ = wait([self._delivered], timeout)
         self._thread.shutdown(wait=False, cancel_futures=True)
-        return self._delivered.done() and self._delivered.result()
+        return bool(in_time) and self._delivered.result()
 
     def _push(self) -> None:
         if self._away_since and time.monotonic() - self._away_since < _RETRY_SECONDS:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from egra_dist.errors import EXIT_STOPPED, UserError
 from egra_dist.tracking.client import default_uri, open_client
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.ledger import Ledger
+from egra_dist.tracking.mirror import Mirror
 from egra_dist.tracking.reader import Records
 from egra_dist.tracking.recorder import MetricRecorder
 from egra_dist.tracking.sync import sync
@@ -233,6 +235,14 @@ def test_a_moved_run_folder_is_synced_where_it_is(run_folder, tmp_path):
     recorder.close(timeout=5)
     sync(moved)
     assert recorded(moved)[1]["train"].metrics == {"loss": 0.5}
+
+
+def test_a_slow_mlflow_fails_no_run(run_folder, monkeypatch):
+    is_over = threading.Event()
+    monkeypatch.setattr(Mirror, "push", lambda self: is_over.wait(60))
+    experiment = open_experiment(run_folder)
+    assert not experiment.close(timeout=0.1)  # what waits behind the slow call is given up
+    is_over.set()
 
 
 @pytest.mark.parametrize("bad", ["mlruns", "file:///tmp/mlruns", "htp://host:5000"])
