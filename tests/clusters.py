@@ -112,7 +112,19 @@ class LocalCluster:
         self.stop()
 
     def start_head(self) -> None:
-        """Starts a head; after the death of an earlier one a new, empty cluster begins."""
+        """Starts a head; after the death of an earlier one a new, empty cluster begins.
+
+        Again if it ends, as one does that a busy machine kept from coming up in half a minute.
+        """
+        for _ in range(_ATTEMPTS):
+            self._launch_head()
+            with suppress(NodeEndedError):
+                self._wait_for_head()
+                return
+            self.end_left_over(30)
+        raise NodeEndedError(f"the head ended at once, {_ATTEMPTS} times")
+
+    def _launch_head(self) -> None:
         ports = free_ports(len(_HEAD_PORTS))
         self._gcs, self.url = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         self._num_folders += 1
@@ -120,7 +132,6 @@ class LocalCluster:
         options = ["--head", "--temp-dir", folder, "--num-cpus", str(self._cpus[0])]
         options += [part for pair in zip(_HEAD_PORTS, ports, strict=True) for part in pair]
         self.head = self._start(*options)
-        self._wait_for_head()
 
     def add_node(self, cpus: int) -> subprocess.Popen:
         """Starts a node that joins the head."""
@@ -168,11 +179,14 @@ class LocalCluster:
         def alive() -> bool:
             if any(node.poll() is not None for node in self.nodes):
                 raise NodeEndedError("a node ended")
-            with urllib.request.urlopen(f"{self.url}/api/v0/nodes", timeout=10) as answer:
-                nodes = json.load(answer)["data"]["result"]["result"]
-            return sum(node["state"] == "ALIVE" for node in nodes) == count
+            return self._num_alive() == count
 
         wait_for(alive, START_SECONDS, f"{count} nodes")
+
+    def _num_alive(self) -> int:
+        with urllib.request.urlopen(f"{self.url}/api/v0/nodes", timeout=10) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in nodes)
 
     def left_over(self) -> list[psutil.Process]:
         """Processes of this cluster and its jobs that live."""
@@ -226,12 +240,14 @@ class LocalCluster:
         )
 
     def _wait_for_head(self) -> None:
-        def answers() -> bool:
-            assert self.head.poll() is None, "the head ended"
-            urllib.request.urlopen(f"{self.url}/api/version", timeout=5).close()
-            return True
+        """Until it is a node of its own: its job server answers before, and may be alone."""
 
-        wait_for(answers, START_SECONDS, f"a job server at {self.url}")
+        def is_alive() -> bool:
+            if self.head.poll() is not None:
+                raise NodeEndedError("the head ended")
+            return self._num_alive() == 1
+
+        wait_for(is_alive, START_SECONDS, f"a head at {self.url}")
 
 
 def _is_of_ray(name: str) -> bool:
