@@ -4,15 +4,17 @@ import json
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from egra_dist.artifact import MANIFEST
 from egra_dist.tracking.reader import Records
-from tests.clusters import REPOSITORY, LocalCluster, command_line, kill
+from tests.clusters import REPOSITORY, LocalCluster, command_line, kill, wait_for
 
 KINDS = ("worker", "node", "head", "driver")
 EVERY_STEPS = 2
@@ -33,6 +35,30 @@ QUIET = (
 """A training without a pretrained model, which checkpoints and records often."""
 
 
+@dataclass(frozen=True)
+class Kill:
+    """What was killed, and what became of it.
+
+    Attributes:
+        kind: One of :data:`KINDS`.
+        at: The last step recorded.
+        committed: The step of the last checkpoint.
+        resumed: The step at which workers then went on; None if they began anew.
+        seconds: From the kill until a further step was recorded.
+    """
+
+    kind: str
+    at: int
+    committed: int
+    resumed: int | None
+    seconds: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether it went on from earlier than its last checkpoint."""
+        return self.committed > 0 and (self.resumed or 0) < self.committed
+
+
 class Disturbed:
     """A run on a cluster of two nodes with a worker each.
 
@@ -43,7 +69,7 @@ class Disturbed:
         settings: ``KEY=VALUE`` beyond :data:`QUIET`.
 
     Attributes:
-        kills: Kind, last step recorded, and step of the last checkpoint at each kill.
+        kills: Every kill so far.
     """
 
     def __init__(
@@ -51,7 +77,7 @@ class Disturbed:
     ) -> None:
         self.cluster = cluster
         self.out = out
-        self.kills: list[tuple[str, int, int]] = []
+        self.kills: list[Kill] = []
         self._options = ["configs/default.yaml", "--catalog", str(catalog), "--out", str(out)]
         self._options += [f"--set={setting}" for setting in (*QUIET, *settings)]
         self._submission: subprocess.Popen | None = None
@@ -83,9 +109,21 @@ class Disturbed:
             assert time.monotonic() < deadline, f"step {step} was not reached"
             time.sleep(0.05)
 
-    def kill(self, kind: str) -> None:
+    def disturb(self, kind: str) -> Kill:
+        """Kills something, does what is done by hand then, and waits until steps follow."""
+        earlier, at, committed = Counter(self.resumed()), self.step(), self.committed()
+        started = time.monotonic()
+        self._kill(kind)
+        self._recover(kind)
+        # Survivors may have made some steps more: only a resumed group says that it is over.
+        wait_for(lambda: not committed or self._resumed_since(earlier), 600, "workers to go on")
+        self.wait_for_step(self.step() + 1, 600)
+        seconds, resumed = time.monotonic() - started, self._resumed_since(earlier)
+        self.kills.append(Kill(kind, at, committed, min(resumed, default=None), seconds))
+        return self.kills[-1]
+
+    def _kill(self, kind: str) -> None:
         """Kills without a word: the second worker, a node, the head or the driver."""
-        self.kills.append((kind, self.step(), self.committed()))
         if kind == "node":
             self.cluster.kill_node(self.cluster.nodes[0])
             self.cluster.add_node(1)
@@ -99,15 +137,18 @@ class Disturbed:
         if kind in ("head", "driver"):
             assert self.wait(120) not in (0, None), self.said
 
-    def recover(self) -> None:
+    def _recover(self, kind: str) -> None:
         """What is done by hand after the death of a head or a driver: the same command again."""
-        if self.kills[-1][0] == "head":
+        if kind == "head":
             self.cluster.start_head()
             for count in (2, 3):
                 self.cluster.add_node(1)
                 self.cluster.wait_for_nodes(count)
-        if self.kills[-1][0] in ("head", "driver"):
+        if kind in ("head", "driver"):
             self.submit()
+
+    def _resumed_since(self, earlier: Counter[int]) -> Counter[int]:
+        return Counter(self.resumed()) - earlier
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Processes of the cluster whose command line names something."""
