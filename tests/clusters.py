@@ -97,7 +97,7 @@ class LocalCluster:
         try:
             self.start_head()
             for count, cpus in enumerate(self._cpus[1], start=2):
-                self._join(cpus, count)
+                self.join(cpus, count)
         except BaseException:
             self.stop()
             raise
@@ -145,7 +145,7 @@ class LocalCluster:
         self.nodes.append(self._start(*options))
         return self.nodes[-1]
 
-    def _join(self, cpus: int, count: int) -> None:
+    def join(self, cpus: int, count: int) -> None:
         """Adds a node; again if it ends, as one does that a busy machine kept from answering."""
         for _ in range(_ATTEMPTS):
             node = self.add_node(cpus)

@@ -142,8 +142,7 @@ class Disturbed:
         if kind == "head":
             self.cluster.start_head()
             for count in (2, 3):
-                self.cluster.add_node(1)
-                self.cluster.wait_for_nodes(count)
+                self.cluster.join(1, count)
         if kind in ("head", "driver"):
             self.submit()
 
