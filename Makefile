@@ -28,7 +28,7 @@ PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: $(ENCODERS) ## Run the tests.
 	@$(PYTEST) -m "not slow"
 
-test-slow: $(ENCODERS) ## Run those that lose machines, servers and storage.
+test-slow: $(ENCODERS) ## Run those that lose machines and servers, and the commands of all pages.
 	@$(PYTEST) -m slow
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).

@@ -67,6 +67,7 @@ class LocalCluster:
         quick: Whether dead nodes are noticed within seconds.
 
     Attributes:
+        address: HOST:PORT of the cluster.
         url: Where its job server listens.
         folder: Where it keeps its files.
         orphans: Processes that outlived a killed head, and had to be killed.
@@ -126,7 +127,7 @@ class LocalCluster:
 
     def _launch_head(self) -> None:
         ports = free_ports(len(_HEAD_PORTS))
-        self._gcs, self.url = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+        self.address, self.url = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         self._num_folders += 1
         folder = f"{self.folder}/{self._num_folders}"
         options = ["--head", "--temp-dir", folder, "--num-cpus", str(self._cpus[0])]
@@ -139,7 +140,7 @@ class LocalCluster:
         self._num_folders += 1
         # Not the head's: a node that goes would delete the code that jobs run elsewhere.
         folder = f"{self.folder}/{self._num_folders}"
-        options = ["--address", self._gcs, "--num-cpus", str(cpus), "--temp-dir", folder]
+        options = ["--address", self.address, "--num-cpus", str(cpus), "--temp-dir", folder]
         options += ["--object-store-memory", str(100 << 20)]
         options += [part for pair in zip(_NODE_PORTS, ports, strict=True) for part in pair]
         self.nodes.append(self._start(*options))

@@ -118,6 +118,16 @@ def is_command(line: str) -> bool:
     return bool(words) and words[0] in PROGRAMS and len(words) > 1
 
 
+def whole_commands(page: Path) -> list[Command]:
+    """Commands within the text, but for mentions of a verb and forms to fill in."""
+    found = []
+    for code in dict.fromkeys(inline_codes(page)):
+        is_form = re.search(r"\b[A-Z]{2,}\b|\.\.\.|[<|>]", code) or len(code.split()) < 4
+        if is_command(code) and (code.split()[0] in ("make", "python") or not is_form):
+            found.append(Command(Block(page, 0, "console", code), code))
+    return found
+
+
 def scripts(block: Block) -> list[str]:
     """What a console block gives to ``python -`` by ``<<END``."""
     return [found.group(2) for found in _HERE.finditer(block.text)]

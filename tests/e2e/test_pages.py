@@ -4,91 +4,35 @@ What they print is compared with what the page says, but for durations; training
 """
 
 import ast
+import json
 import re
-import runpy
-import shlex
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from egra_dist.artifact import read_manifest
-from egra_dist.cli import main
-from tests.e2e.documents import REPOSITORY, blocks, commands
+from tests.e2e.documents import REPOSITORY, blocks
+from tests.e2e.illustrations import NOT_RUN, SHORT
+from tests.reader import Reader, run_here
+from tests.served import serving
 
 DOCS = REPOSITORY / "docs"
-SHORT = ["--set", "pretrain.max_epochs=1", "--set", "train.max_epochs=1"]
-NOT_RUN = {
-    "make install": "it has been, or no test would run",
-    "source .venv/bin/activate": "the same",
-    "egra-dist demo": "takes minutes; its stages are those of a run",
-    "mlflow ui --backend-store-uri sqlite:///runs/first/mlflow.db": "it would not end",
-}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, local_ray):
-    """Where the reader is; the pages find the shipped configurations there."""
-    with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("reader")
-        (path / "configs").symlink_to(REPOSITORY / "configs")
-        patch.chdir(path)
-        patch.setattr(sys, "path", list(sys.path))
-        yield path
-
-
-@pytest.fixture(scope="module")
-def shop(folder):
-    follow("quickstart.md")
-    return folder
+@pytest.fixture(autouse=True)
+def here(shop, monkeypatch):
+    """The reader stays in the folder of the quickstart."""
+    monkeypatch.chdir(shop)
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def follow(name: str) -> None:
-    """Does what a page says: writes its files, runs its commands and its code."""
+    """Does what a page says, and compares what is printed with it."""
+    reader = Reader(Path.cwd(), {}, {"^egra-dist run ": SHORT}, NOT_RUN, compares=True)
     for block in blocks(DOCS / name):
-        if block.title:
-            (REPOSITORY.__class__.cwd() / block.title).write_text(block.text)
-        elif block.kind == "python":
-            exec(compile(block.text, str(block), "exec"), {})
-        elif block.kind == "console":
-            for command in commands(block):
-                if command.text not in NOT_RUN:
-                    call(command)
-
-
-def call(command) -> None:
-    """Runs a command in this process and compares what it prints with what the page says."""
-    (words,) = command.parts
-    is_training = words[:2] == ["egra-dist", "run"] and "error: " not in "".join(command.output)
-    status, printed = run(words + (SHORT if is_training else []))
-    where = f"{command.block}: {shlex.join(words)}\n{printed}"
-    assert status == (2 if "error: " in "".join(command.output) else 0), where
-    if not is_training:
-        said = [without_durations(line) for line in command.output]
-        assert [line for line in said if line and line not in without_durations(printed)] == [], (
-            where
-        )
-
-
-def run(words: list[str]) -> tuple[int, str]:
-    program, *rest = words
-    printed = StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
-        if program == "python":
-            runpy.run_path(rest[0], run_name="__main__")
-            return 0, printed.getvalue()
-        assert program == "egra-dist", words
-        try:
-            main(rest)
-        except SystemExit as end:
-            return int(end.code or 0), printed.getvalue()
-    return 0, printed.getvalue()
-
-
-def without_durations(text: str) -> str:
-    return re.sub(r"\d+(\.\d+)? s\b", "", text)
+        reader.do(block)
 
 
 def test_quickstart(shop):
@@ -100,6 +44,19 @@ def test_quickstart(shop):
     assert not easy, "results of stages are shared"
     assert sum(name.startswith("train-") for name in first) == 2
     assert sum(name.startswith("pretrain-") for name in first) == 1
+
+
+def test_what_is_served_is_what_the_command_recommends(shop, tmp_path):
+    users = [f"customer-{number}" for number in (0, 17, 1499)]
+    with serving(shop / "runs/first/export/model", tmp_path / "server.log") as client:
+        answers = client.ask(*({"user_id": user} for user in users), k=7)
+    for user, served in zip(users, answers, strict=True):
+        options = ["--user", user, "-k", "7", "--json"]
+        status, printed = run_here(["egra-dist", "recommend", "runs/first", *options])
+        recommended = json.loads(printed)
+        assert (status, recommended["source"], served["source"]) == (0, "user", "user")
+        assert [item["item"] for item in recommended["items"]] == served["items"]
+        assert [item["score"] for item in recommended["items"]] == served["scores"]
 
 
 def test_the_picture_of_the_pipeline_is_what_a_run_has_done(shop):

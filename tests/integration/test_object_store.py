@@ -1,7 +1,6 @@
 """A run that is stopped, loses its machine, and goes on from an object store alone."""
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from egra_dist.errors import EXIT_STOPPED
 from egra_dist.pipeline import run_pipeline
 from egra_dist.storage import Storage
 from egra_dist.tracking.client import open_client
+from tests.object_store import object_store
 
 pytestmark = pytest.mark.slow
 
@@ -37,20 +37,9 @@ SETTINGS = [
 
 @pytest.fixture
 def bucket():
-    """URI of a bucket of an object store on this machine."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    client.create_bucket(Bucket="egra")
-    yield lambda path: f"s3://egra/{path}?{options}"
-    server.stop()
+    """URI of a path in a bucket of an object store on this machine."""
+    with object_store("egra") as uri:
+        yield uri
 
 
 def stop_after_epochs(storage, count):
