@@ -7,6 +7,7 @@ stages shared by all. Only the validation split is looked at.
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ import yaml
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.cluster.session import ray_session
-from egra_dist.config import ClusterSettings, Config
+from egra_dist.config import MAIN, ClusterSettings, Config
 from egra_dist.errors import UserError
+from egra_dist.results import curves
 from egra_dist.sweep.base import changed, last_shared_stage, prepare
 from egra_dist.sweep.placement import place_trials
 from egra_dist.sweep.record import BEST, TRIALS, SweepRecord, TrialRecord
@@ -28,6 +30,7 @@ from egra_dist.tracking.names import SWEEP_TAG
 from egra_dist.tracking.progress import StageProgress
 
 _log = logging.getLogger(__name__)
+_SECONDS_TO_LEAVE = 60.0
 
 
 def run_sweep(
@@ -242,13 +245,29 @@ class Sweep:
             experiment.log_artifact(self._folder / BEST)
             experiment.log_metrics({f"best/valid/{self.metric}": self.record.best.score or 0.0})
 
-    def _record_trial(self, trial: TrialRecord, experiment: Experiment) -> None:
-        """Adds to a trial's run what its process did not know: its score, and how it ended."""
-        scores = {f"best/valid/{self.metric}": trial.score or 0.0, "train/epochs": trial.epoch}
+    def _open_run(self, trial: TrialRecord, uri: str) -> Experiment:
+        """Its run; Tune does not wait until the process of a trial that it stops has left it."""
         folder, name = self._trial_folder(trial), self._base.tracking.experiment
+        deadline = time.monotonic() + _SECONDS_TO_LEAVE
+        while True:
+            try:
+                return Experiment.open(uri, folder, name, tags={"trial": trial.status})
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
+
+    def _record_trial(self, trial: TrialRecord, experiment: Experiment) -> None:
+        """Adds to a trial's run what its process did not know: its score, and how it ended.
+
+        Its curves, too, which a process that had to be killed has not copied.
+        """
+        scores = {f"best/valid/{self.metric}": trial.score or 0.0, "train/epochs": trial.epoch}
         try:
-            with Experiment.open(experiment.uri, folder, name, tags={"trial": trial.status}) as run:
+            with self._open_run(trial, experiment.uri) as run:
                 run.log_metrics(scores)
+                if training := run.find(MAIN):
+                    run.copy_metrics(training, curves(self.metric))
         except UserError as error:
             _log.warning("%s; its score is recorded by the next start", error)
             return

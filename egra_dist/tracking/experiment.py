@@ -171,6 +171,11 @@ class Experiment(ArtifactLog):
         writer.close()
         self._background.submit()
 
+    def find(self, stage: str) -> str | None:
+        """Identity of a stage's run, if it has been started."""
+        entry = self._ledger.runs.get(stage)
+        return entry.id if entry else None
+
     def series(self, run_id: str | None = None) -> dict[str, list[Value]]:
         """Every metric of a run as it was recorded in this run folder, by step."""
         return Spool(self.spool, self._entry(run_id).key).series()

@@ -58,6 +58,7 @@ def test_mlflow_has_the_trials_below_the_search(swept):
         assert float(run.data.params[RATE]) == trial.settings[RATE]
         assert run.data.metrics["best/valid/recall_at_20"] == trial.score
         assert run.data.tags["trial"] == trial.status
+        assert {"alignment/lambda", "valid/recall_at_20"} <= run.data.metrics.keys()
         assert run.info.status == "FINISHED"
     assert sweep.data.metrics["best/valid/recall_at_20"] == record.best.score
     assert not [name for run in runs.values() for name in run.data.metrics if "test" in name]
