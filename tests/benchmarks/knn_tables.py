@@ -47,9 +47,15 @@ def stage_table(rows, method):
     ]
     for name in (*stages, "total"):
         figures = [of_size.get(name, 0.0) for of_size in seconds]
-        power = np.polyfit(np.log(sizes), np.log(np.maximum(figures, 1e-3)), 1)[0]
-        lines.append(line(name, (f"{figure:.2f}" for figure in figures), f"n^{power:.2f}"))
+        lines.append(line(name, (f"{figure:.2f}" for figure in figures), growth(sizes, figures)))
     return "\n".join(lines)
+
+
+def growth(sizes, figures):
+    """The power of n that fits; nothing of a single size."""
+    if len(sizes) < 2:
+        return ""
+    return f"n^{np.polyfit(np.log(sizes), np.log(np.maximum(figures, 1e-3)), 1)[0]:.2f}"
 
 
 def line(name, cells, last=""):
