@@ -21,7 +21,7 @@ from egra_dist.cli import main
 from tests.clusters import LocalCluster, free_ports, wait_for
 from tests.e2e.documents import REPOSITORY, Block, Command, commands, scripts
 
-SECONDS = 400
+SECONDS = 900
 _MODULES = {"egra-dist": "egra_dist", "mlflow": "mlflow", "ray": "ray.scripts.scripts"}
 PROGRAMS = (*_MODULES, "python", "curl")
 _ONCE = ("ray job", "python -m")
