@@ -28,9 +28,8 @@ PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: $(ENCODERS) ## Run the tests.
 	@$(PYTEST) -m "not slow"
 
-# They wait for clusters and servers, but not for ever: what fails beside others is run again alone.
 test-slow: $(ENCODERS) ## Run those that lose machines and servers, and the commands of all pages.
-	@$(PYTEST) -m slow || $(BIN)/pytest --last-failed -m slow
+	@$(PYTEST) -m slow
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
 	@$(BIN)/python -m tests.benchmarks.quality

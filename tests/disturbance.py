@@ -83,6 +83,12 @@ class Disturbed:
         self._submission: subprocess.Popen | None = None
         self.said = ""
 
+    def finish(self, seconds: float) -> "Disturbed":
+        """Submits it and waits for its end, which has to be a good one."""
+        self.submit()
+        assert self.wait(seconds) == 0, self.said
+        return self
+
     def submit(self) -> None:
         """Sends it, or attaches to it."""
         self._submission = subprocess.Popen(

@@ -4,7 +4,6 @@ One primitive, an all-to-all of rows, carries the halo of a propagation layer, t
 and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.mailbox import Access, Mailbox, open_mailbox
+from egra_dist.model.mailbox import Access, Mailbox, open_mailbox, row_size
 
 
 def world_size() -> int:
@@ -40,8 +39,7 @@ class Traffic:
 
     def count(self, like: Tensor, num_received: Sequence[int]) -> None:
         """Adds rows that come from others, of the type and width of ``like``."""
-        width = like.element_size() * math.prod(like.shape[1:])
-        self.received += width * (sum(num_received) - num_received[rank()])
+        self.received += row_size(like) * (sum(num_received) - num_received[rank()])
 
 
 traffic = Traffic()

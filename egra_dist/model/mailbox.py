@@ -76,7 +76,7 @@ class Mailbox:
         self, segment: "_Segment", like: Tensor, num_sent: Sequence[int], write: Access
     ) -> None:
         counts = [0 if other == self._rank else count for other, count in enumerate(num_sent)]
-        sizes = [count * _row_size(like) for count in counts]
+        sizes = [count * row_size(like) for count in counts]
         header = _WORD * (1 + self._num_ranks)
         try:
             segment.grow(header + sum(sizes))
@@ -117,7 +117,7 @@ class _Segment:
     def received(self, reader: int, like: Tensor, count: int) -> Tensor:
         """The rows that were written for a rank, ``[count, ...]``."""
         place = int(self.words(reader + 2)[reader + 1])
-        if place + count * _row_size(like) > self._size:
+        if place + count * row_size(like) > self._size:
             self._remap(os.fstat(self._file).st_size)
         return self.rows(place, like, count)
 
@@ -163,5 +163,6 @@ def _path(name: str, rank: int, turn: int) -> Path:
     return _FOLDER / f"egra-{name}-{rank}-{turn}"
 
 
-def _row_size(like: Tensor) -> int:
+def row_size(like: Tensor) -> int:
+    """Bytes of one row."""
     return like.element_size() * math.prod(like.shape[1:])

@@ -23,7 +23,7 @@ from egra_dist.artifact import partial_folder
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
-_SECONDS_TO_STOP = 60.0  # its curves go to its own run then, which a busy machine takes long for
+_SECONDS_TO_STOP = 20.0
 LOG = "log.txt"
 
 

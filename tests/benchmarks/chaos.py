@@ -47,10 +47,8 @@ def disturb(folder: Path, num_kills: int, seed: int, num_steps: int) -> list[str
     catalog = synthesize(CATALOG, folder / "catalog").path
     settings = ["train.max_epochs=100000", f"train.max_steps={num_steps}"]
     with LocalCluster(0, (1, 1)) as cluster:
-        reference = Disturbed(cluster, catalog, folder / "reference", settings)
         started = time.monotonic()
-        reference.submit()
-        assert reference.wait(1800) == 0, reference.said
+        reference = Disturbed(cluster, catalog, folder / "reference", settings).finish(1800)
         print(f"undisturbed: {time.monotonic() - started:.0f} s, {num_steps} steps", flush=True)
         run = Disturbed(cluster, catalog, folder / "disturbed", settings)
         started = time.monotonic()

@@ -44,9 +44,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fewer")
     catalog = synthesize(CATALOG, folder / "catalog").path
     with LocalCluster(0, (1, 1)) as cluster:
-        undisturbed = Disturbed(cluster, catalog, folder / "undisturbed", SETTINGS)
-        undisturbed.submit()
-        assert undisturbed.wait(400) == 0, undisturbed.said
+        undisturbed = Disturbed(cluster, catalog, folder / "undisturbed", SETTINGS).finish(400)
         disturbed = Disturbed(cluster, catalog, folder / "disturbed", SETTINGS)
         disturbed.submit()
         disturbed.wait_for_step(KILLED_AT)

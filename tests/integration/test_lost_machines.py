@@ -24,9 +24,7 @@ def runs(tmp_path_factory):
     catalog = synthesize(small, folder / "catalog").path
     steps = sorted(random.Random(SEED).sample(range(CHECKPOINT_STEPS, NUM_STEPS * 3 // 4), 3))
     with LocalCluster(0, (1, 1)) as cluster:
-        undisturbed = Disturbed(cluster, catalog, folder / "undisturbed", SETTINGS)
-        undisturbed.submit()
-        assert undisturbed.wait(300) == 0, undisturbed.said
+        undisturbed = Disturbed(cluster, catalog, folder / "undisturbed", SETTINGS).finish(300)
         disturbed = Disturbed(cluster, catalog, folder / "disturbed", SETTINGS)
         disturbed.submit()
         for kind, step in zip(KILLED, steps, strict=True):
