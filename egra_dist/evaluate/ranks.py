@@ -20,8 +20,8 @@ from egra_dist.evaluate.entries import EntriesByItem
 from egra_dist.evaluate.inner_product import exact_dot, roundoff
 from egra_dist.evaluate.tiles import ItemTile
 
-_WIDTH = 2048
-"""Items compared at once: small, to stay in cache and to drop positives early."""
+_WIDTH, _DEVICE_WIDTH = 2048, 65_536
+"""Items compared at once: few, to stay in cache and to drop positives early, but on a GPU."""
 _MAX_PAIRS = 2**16
 """Positives scored at once."""
 
@@ -56,7 +56,8 @@ def rank_by_vectors(
     counter = BeatenCounter(positives, seen, k)
     _score_positives(counter, user_vectors, tiles(), positives)
     norms = user_vectors.norm(dim=1)
-    for start, vectors in (part for tile in tiles() for part in tile.split(_WIDTH)):
+    width = _WIDTH if user_vectors.device.type == "cpu" else _DEVICE_WIDTH
+    for start, vectors in (part for tile in tiles() for part in tile.split(width)):
         seen_here = seen.tile(start, start + len(vectors))
         tolerance = norms * (roundoff(vectors) * vectors.norm(dim=1).max())
         for block in _blocks(len(user_vectors), user_batch_size):

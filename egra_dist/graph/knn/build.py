@@ -1,11 +1,13 @@
 """Building a graph from start to end."""
 
 import hashlib
+import logging
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_graph
 from egra_dist.graph.knn.tasks import Workers
+
+logger = logging.getLogger(__name__)
 
 _ROWS_PER_STEP = 2048
 _RAY_SECONDS = 10.0
@@ -51,7 +55,7 @@ def build_knn(
             graph is whole. A temporary folder when None.
         progress: Is told the number of rows done, in terms of predicted cost.
         workers: Who runs the tasks. By default Ray when it is initialised and there is enough to
-            do, else the threads that torch is set to use.
+            do, else the threads that torch is set to use; in either case GPUs where there are any.
 
     Returns:
         The graph, with its statistics.
@@ -67,13 +71,23 @@ def build_knn(
     with working_folder(vectors, settings, present, workdir) as folder:
         prepared = prepare(vectors, settings.metric, present, folder)
         num_rows, dim = prepared.rows.shape
-        choice = cost.choose(num_rows, dim, settings)
         if num_rows <= cost.direct_rows(settings):
             found = search_all(prepared.rows, settings, meter)
         else:
             join = SelfJoin(prepared.rows, settings, folder, workers, meter)
-            found = join_all(join, choice)
+            found = _join(join, cost.choose(num_rows, dim, settings, workers.device))
         return assemble(vectors, settings, prepared, found, meter)
+
+
+def _join(join: SelfJoin, choice: cost.Choice) -> Found:
+    if join.workers.device == "cpu":
+        return join_all(join, choice)
+    from egra_dist.graph.knn.accelerator.method import fits, join_on_device
+
+    if fits(join):
+        return join_on_device(join, choice)
+    logger.info("knn: the rows do not fit into a GPU, processors do the work")
+    return _join(replace(join, workers=replace(join.workers, device="cpu")), choice)
 
 
 def assemble(
@@ -146,7 +160,10 @@ def is_worth_ray(num_rows: int, dim: int) -> bool:
 
 
 def default_workers(num_rows: int, dim: int) -> Workers:
-    """Ray where it runs and there is enough to do, else the threads of this process."""
+    """Ray where it runs and there is enough to do, else this process; GPUs where there are any."""
     ray = sys.modules.get("ray")
-    is_on_ray = is_worth_ray(num_rows, dim) and ray is not None and ray.is_initialized()
-    return Workers(torch.get_num_threads(), ray=is_on_ray)
+    if ray is not None and ray.is_initialized() and is_worth_ray(num_rows, dim):
+        has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+        return Workers(ray=True, device="cuda" if has_gpu else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Workers(torch.get_num_threads(), device=device)

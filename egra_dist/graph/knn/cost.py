@@ -9,6 +9,7 @@ from egra_dist.graph.knn.settings import KnnSettings
 
 _JOIN_PAIR = (0.9e-9, 9e-12)
 _SEARCH_PAIR = (0.8e-9, 22e-12)
+_DEVICE_PAIR = (0.5e-12, 5e-15)
 _PER_ROW = 4e-6
 _LIST_SIZE = 256
 _FEWEST_ROWS_TO_ROUTE = 256
@@ -63,11 +64,17 @@ def direct_rows(settings: KnnSettings) -> int:
     return _FEWEST_ROWS_TO_ROUTE if settings.method == "routed" else DIRECT_ROWS
 
 
-def choose(num_rows: int, dim: int, settings: KnnSettings) -> Choice:
+def device_seconds(num_pairs: float, dim: int) -> float:
+    """Cost of products on a GPU."""
+    return num_pairs * (_DEVICE_PAIR[0] + _DEVICE_PAIR[1] * dim)
+
+
+def choose(num_rows: int, dim: int, settings: KnnSettings, device: str = "cpu") -> Choice:
     """Picks the method."""
     if settings.method != "auto":
         return Choice(settings.method, "as asked")
-    seconds = sweep_seconds(num_rows, dim)
+    is_on_cpu = device == "cpu"
+    seconds = sweep_seconds(num_rows, dim) if is_on_cpu else device_seconds(num_rows**2, dim)
     if seconds <= settings.exact_seconds:
         return Choice(
             "exact",

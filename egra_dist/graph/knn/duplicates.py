@@ -49,7 +49,11 @@ def find_duplicates(
         table_rows: ``[num_usable]`` ascending row of the table of each.
         num_rows: Rows of the table.
     """
-    group = _group_of_each(rows)
+    hashes = _hashes(rows)
+    ordered = np.sort(hashes)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return no_duplicates(rows, table_rows, num_rows)
+    group = _group_of_each(rows, hashes)
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group) if len(group) else np.empty(0, np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -64,9 +68,8 @@ def no_duplicates(
     return Duplicates(offsets[:-1], table_rows, offsets, num_rows)
 
 
-def _group_of_each(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+def _group_of_each(rows: NDArray[np.float32], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Number of each row's group, counted by the lowest row: ``[num_usable]``."""
-    hashes = _hashes(rows)
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -83,12 +86,15 @@ def _group_of_each(rows: NDArray[np.float32]) -> NDArray[np.int64]:
 def _hashes(rows: NDArray[np.float32]) -> NDArray[np.uint64]:
     """A 64-bit hash of each row's bits: ``[num_usable]``."""
     generator = np.random.default_rng(0)
-    weights = generator.integers(0, 2**63, rows.shape[1], dtype=np.uint64) * 2 + 1
+    num_words = -(-rows.shape[1] // 2)
+    weights = generator.integers(0, 2**63, num_words, dtype=np.uint64) * 2 + 1
     hashes = np.empty(len(rows), np.uint64)
     for start in range(0, len(rows), _BLOCK_ROWS):
+        part = rows[start : start + _BLOCK_ROWS]
+        padded = np.zeros((len(part), 2 * num_words), np.float32)
         # Adding zero turns -0.0 into 0.0: equal numbers, different bits.
-        bits = (np.asarray(rows[start : start + _BLOCK_ROWS]) + np.float32(0)).view(np.uint32)
-        words = bits.astype(np.uint64)
-        words ^= words >> np.uint64(15)
-        hashes[start : start + len(bits)] = words @ weights
+        np.add(part, np.float32(0), out=padded[:, : rows.shape[1]])
+        words = padded.view(np.uint64)
+        words ^= words >> np.uint64(31)
+        hashes[start : start + len(part)] = words @ weights
     return hashes

@@ -80,7 +80,7 @@ def train_cells(
     sample = directions(torch.from_numpy(np.ascontiguousarray(rows[chosen])), metric)
     num_cells = max(1, round(num_lists**0.5))
     few = generator.choice(size, min(size, SAMPLE_PER_CELL * num_cells), replace=False)
-    cells = _kmeans(sample[torch.from_numpy(np.sort(few))], num_cells, metric, generator)
+    cells = kmeans(sample[torch.from_numpy(np.sort(few))], num_cells, metric, generator)
     cell_of_row = nearest_centroid(sample, cells, metric)
     cells = cells[bisection_order(cells, cell_of_row.bincount(minlength=len(cells)))]
     cell_of_row = nearest_centroid(sample, cells, metric)
@@ -116,27 +116,39 @@ class CellTask(RowsTask):
         if not len(rows):
             return rows.numpy()
         generator = np.random.default_rng([self.seed, 3, self.first])
-        lists = _kmeans(rows, self.num_lists, self.metric, generator)
+        lists = kmeans(rows, self.num_lists, self.metric, generator)
         sizes = nearest_centroid(rows, lists, self.metric).bincount(minlength=len(lists))
         return lists[bisection_order(lists, sizes)].numpy()
 
 
-def _kmeans(
+def kmeans(
     rows: Tensor, num_centroids: int, metric: Metric, generator: np.random.Generator
 ) -> Tensor:
-    """Centroids ``[about num_centroids, dim]``; those of very few rows are dropped."""
+    """Trains centroids on rows ``[num_rows, dim]``, on whichever device they are.
+
+    Returns:
+        ``float32 [about num_centroids, dim]``; those of very few rows are dropped.
+    """
     num_centroids = min(num_centroids, len(rows))
     start = generator.choice(len(rows), num_centroids, replace=False)
-    centroids = rows[torch.from_numpy(start)]
+    centroids = rows[torch.from_numpy(start).to(rows.device)]
     for _ in range(_ITERATIONS):
         nearest = nearest_centroid(rows, centroids, metric)
         sizes = torch.bincount(nearest, minlength=len(centroids))
-        sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+        sums = _sums(rows, nearest, sizes)
         kept = sizes > _SMALLEST_SHARE * len(rows) / num_centroids
         centroids = sums[kept] / sizes[kept, None]
         if metric != "l2":
             centroids = torch.nn.functional.normalize(centroids)
     return centroids
+
+
+def _sums(rows: Tensor, nearest: Tensor, sizes: Tensor) -> Tensor:
+    """Sums of the rows of each centroid, the same in every call: ``[num_centroids, dim]``."""
+    if rows.device.type == "cpu":
+        return rows.new_zeros(len(sizes), rows.shape[1]).index_add_(0, nearest, rows)
+    order, starts = nearest.argsort(stable=True), sizes.cumsum(0) - sizes
+    return torch.nn.functional.embedding_bag(order, rows, starts, mode="sum")
 
 
 def nearest_centroid(rows: Tensor, centroids: Tensor, metric: Metric) -> Tensor:

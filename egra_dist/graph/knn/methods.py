@@ -76,7 +76,7 @@ def join_all(join: SelfJoin, choice: cost.Choice) -> Found:
     layout, edges = join.routed(reach)
     ids, scores = join.in_prepared_order(edges)
     facts = describe_lists(layout, join.visits(layout))
-    return _audited(Found(ids, scores, facts), join, choice, audit.recall(scores))
+    return audited(Found(ids, scores, facts), join, choice, audit.recall(scores))
 
 
 def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
@@ -86,7 +86,7 @@ def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
     join.meter.expect({"sweep": sweep, "merge-all": num_rows * 2e-6})
     _, edges = join.routed(_EXACT_REACH)
     ids, scores = join.in_prepared_order(join.exact(edges), "gather-all")
-    return _audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
+    return audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
 
 
 def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
@@ -110,10 +110,11 @@ def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
         "num_candidates": narrow.settings.k,
         **describe_lists(layout, narrow.visits(layout)),
     }
-    return _audited(Found(ids, scores, facts), join, chosen, recall)
+    return audited(Found(ids, scores, facts), join, chosen, recall)
 
 
-def _audited(found: Found, join: SelfJoin, choice: cost.Choice, recall: Recall) -> Found:
+def audited(found: Found, join: SelfJoin, choice: cost.Choice, recall: Recall) -> Found:
+    """Adds the method and its recall to what was found, and warns of a recall missed."""
     target = join.settings.recall
     if recall.value < target:
         logger.warning("knn: recall %.4f is below the target %g", recall.value, target)

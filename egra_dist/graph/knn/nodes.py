@@ -56,20 +56,24 @@ def warm_up() -> list[Any]:
     return [remote.remote() for _ in range(sum(_slots_of_nodes().values()))]
 
 
-def run_on_nodes(calls: Sequence[Call], weights: Sequence[float]) -> Iterator[Done]:
+def run_on_nodes(
+    calls: Sequence[Call], weights: Sequence[float], device: str = "cpu"
+) -> Iterator[Done]:
     """Runs tasks on the nodes that are there now.
 
     Args:
         calls: What to run, in the order of lists.
         weights: Cost of each.
+        device: ``cpu`` for a CPU for each task, else a GPU.
 
     Yields:
         What is done, as it is done.
     """
     import ray
 
-    remote = ray.remote(num_cpus=1, max_retries=3)(_run_single_threaded)
-    nodes = _slots_of_nodes() or {_ANYWHERE: _SLOTS_TO_COME}
+    needs = {"num_cpus": 1} if device == "cpu" else {"num_cpus": 0, "num_gpus": 1}
+    remote = ray.remote(max_retries=3, **needs)(_run_single_threaded)
+    nodes = _slots_of_nodes("CPU" if device == "cpu" else "GPU") or {_ANYWHERE: _SLOTS_TO_COME}
     queues = Queues(weights, list(nodes.values()))
     running: dict[Any, int] = {}
 
@@ -91,13 +95,13 @@ def run_on_nodes(calls: Sequence[Call], weights: Sequence[float]) -> Iterator[Do
             submit(node, names[node])
 
 
-def _slots_of_nodes() -> dict[str, int]:
-    """CPUs of each node that has any, by its id."""
+def _slots_of_nodes(resource: str = "CPU") -> dict[str, int]:
+    """CPUs or GPUs of each node that has any, by its id."""
     import ray
 
-    cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes()}
+    there = {node["NodeID"]: int(node["Resources"].get(resource, 0)) for node in ray.nodes()}
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return {name: slots for name, slots in cpus.items() if slots and name in alive}
+    return {name: slots for name, slots in there.items() if slots and name in alive}
 
 
 def _near(node: str) -> Any:

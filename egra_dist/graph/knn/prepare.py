@@ -13,6 +13,7 @@ from egra_dist.graph.knn.settings import Metric
 PREPARED_FILE = "prepared.npy"
 _BLOCK_ROWS = 65_536
 _CENTER_ROWS = 256
+_SMALLEST_LENGTH = 1e-12
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,14 @@ def _scaled(
     block: NDArray[np.float32], metric: Metric, center: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     if metric == "cosine":
-        # Divided by the largest entry first: squares of tiny or huge entries leave float32's range.
-        block = block / np.abs(block).max(axis=1, keepdims=True)
-        return block / np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
+        lengths = np.sqrt(np.einsum("ij,ij->i", block, block))
+        # Squares of tiny or huge entries leave float32's range: divided by the largest entry first.
+        odd = np.flatnonzero((lengths < _SMALLEST_LENGTH) | (lengths > 1 / _SMALLEST_LENGTH))
+        scaled = block / lengths[:, None]
+        if len(odd):
+            rows = block[odd] / np.abs(block[odd]).max(axis=1, keepdims=True)
+            scaled[odd] = rows / np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        return scaled
     if center is not None:
         return block - center
     return block

@@ -50,14 +50,14 @@ def as_queries(rows: Tensor, metric: Metric) -> Tensor:
     """
     if metric != "l2":
         return rows
-    return torch.cat([rows, torch.ones(len(rows), 1), _minus_half_square(rows)], 1)
+    return torch.cat([rows, rows.new_ones(len(rows), 1), _minus_half_square(rows)], 1)
 
 
 def as_base(rows: Tensor, metric: Metric) -> Tensor:
     """The other side of :func:`as_queries`."""
     if metric != "l2":
         return rows
-    return torch.cat([rows, _minus_half_square(rows), torch.ones(len(rows), 1)], 1)
+    return torch.cat([rows, _minus_half_square(rows), rows.new_ones(len(rows), 1)], 1)
 
 
 def as_products(scores: Tensor, metric: Metric) -> Tensor:

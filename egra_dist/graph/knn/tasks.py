@@ -107,11 +107,13 @@ class Workers:
 
     Attributes:
         num_threads: Threads of this process, when Ray is not used.
-        ray: Whether tasks run as Ray tasks of one CPU each.
+        ray: Whether tasks run as Ray tasks, of one CPU or one GPU each.
+        device: ``cpu``, or where torch finds the GPU that tasks run on.
     """
 
     num_threads: int = 1
     ray: bool = False
+    device: str = "cpu"
 
 
 def run_tasks(
@@ -153,9 +155,9 @@ def _run(calls: Sequence[Call], workers: Workers) -> Iterator[Done]:
     if workers.ray:
         from egra_dist.graph.knn.nodes import run_on_nodes
 
-        return run_on_nodes(calls, [call[0].weight for call in calls])
+        return run_on_nodes(calls, [call[0].weight for call in calls], workers.device)
     heaviest_first = sorted(calls, key=lambda call: -call[0].weight)
-    return _run_in_threads(heaviest_first, workers.num_threads)
+    return _run_in_threads(heaviest_first, workers.num_threads if workers.device == "cpu" else 1)
 
 
 def run_one(task: Task, folder: Path, path: Path, number: int) -> Done:
