@@ -141,6 +141,6 @@ def _show(made: "Plan") -> None:
     for name, search in made.searches.items():
         typer.echo(
             f"{name}: {search.num_rows:,} vectors of {search.dim}, {search.method}: "
-            f"{search.core_seconds:,.0f} core seconds, {search.hours:.2f} h on all workers"
+            f"{search.seconds:,.0f} {search.processor} seconds, {search.hours:.2f} h on all workers"
         )
     typer.echo(f"on disk: {sum(made.disk.values()) / _GB:.2f} GB of graphs and features")

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from egra_dist.config import MAIN, Config, ItemGraphSettings
 from egra_dist.plan import memory as formulas
 from egra_dist.plan.sizes import Sizes
 
-_PROBES = 3.0
+if TYPE_CHECKING:  # brings torch: only where a search is planned
+    from egra_dist.graph.knn import KnnSettings
+
+_PROBES, _DEVICE_PROBES = 3.0, 16.0
 """Lists that a row visits in a routed search, about; the search measures how many it takes."""
 _SECONDS_PER_PREDICTED = 3.3
 """CPU seconds of a search over those of the cost model, which only compares methods: 74 against 22
@@ -40,6 +43,12 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
+class _Processors:
+    num_cpus: int
+    num_gpus: int
+
+
+@dataclass(frozen=True)
 class SearchPlan:
     """What a search for neighbours takes.
 
@@ -47,14 +56,16 @@ class SearchPlan:
         num_rows: Vectors.
         dim: Their width.
         method: How they are searched.
-        core_seconds: Predicted seconds of one core.
-        hours: The same on all workers' CPUs, in hours.
+        processor: What does it: ``core`` or ``GPU``.
+        seconds: Predicted seconds of one.
+        hours: The same on all that the workers have, in hours.
     """
 
     num_rows: int
     dim: int
     method: str
-    core_seconds: float
+    processor: str
+    seconds: float
     hours: float
 
 
@@ -116,8 +127,11 @@ def make_plan(config: Config, sizes: Sizes, num_workers: int, memory_per_worker:
             -(-sizes.num_interactions // training.batch_size),
             sum(parts.values()) <= memory_per_worker,
         )
-    num_cpus = num_workers * (config.cluster.cpus_per_worker or 1)
-    searches = _searches(config, sizes, num_cpus)
+    cluster = config.cluster
+    processors = _Processors(
+        num_workers * (cluster.cpus_per_worker or 1), int(num_workers * cluster.gpus_per_worker)
+    )
+    searches = _searches(config, sizes, processors)
     return Plan(
         sizes.num_users,
         sizes.num_items,
@@ -150,14 +164,14 @@ def _pretrains(config: Config) -> bool:
     return any(graph.is_pretrained for graph in config.item_graphs.values())
 
 
-def _searches(config: Config, sizes: Sizes, num_cpus: int) -> dict[str, SearchPlan]:
+def _searches(config: Config, sizes: Sizes, processors: _Processors) -> dict[str, SearchPlan]:
     found = {
-        f"features/{name}": _search(sizes.num_items, dim, config.feature_graph.k - 1, num_cpus)
+        f"features/{name}": _search(sizes.num_items, dim, config.feature_graph.k - 1, processors)
         for name, dim in sizes.modalities.items()
     }
     for stage, graph in config.item_graphs.items():
         found |= {
-            f"{stage}.knn/{name}": _search(sizes.num_items, dim, graph.k, num_cpus)
+            f"{stage}.knn/{name}": _search(sizes.num_items, dim, graph.k, processors)
             for name, dim in _searched(config, sizes, graph).items()
         }
     return found
@@ -171,15 +185,28 @@ def _searched(config: Config, sizes: Sizes, graph: ItemGraphSettings) -> dict[st
     return tables
 
 
-def _search(num_rows: int, dim: int, k: int, num_cpus: int) -> SearchPlan:
-    from egra_dist.graph.knn import cost  # brings torch: only where a search is planned
-    from egra_dist.graph.knn.settings import KnnSettings
+def _search(num_rows: int, dim: int, k: int, processors: _Processors) -> SearchPlan:
+    from egra_dist.graph.knn import KnnSettings, cost
 
     settings = KnnSettings(k=k)
+    if processors.num_gpus:
+        return _search_on_gpus(num_rows, dim, settings, processors.num_gpus)
     choice = cost.choose(num_rows, dim, settings)
     if choice.method == "exact":
         seconds = cost.sweep_seconds(num_rows, dim)
     else:
         seconds = cost.routed_seconds(num_rows, dim, _PROBES, settings)
     seconds *= _SECONDS_PER_PREDICTED
-    return SearchPlan(num_rows, dim, choice.method, seconds, seconds / num_cpus / 3600)
+    hours = seconds / processors.num_cpus / 3600
+    return SearchPlan(num_rows, dim, choice.method, "core", seconds, hours)
+
+
+def _search_on_gpus(num_rows: int, dim: int, settings: "KnnSettings", num_gpus: int) -> SearchPlan:
+    from egra_dist.graph.knn import cost
+
+    method = cost.choose(num_rows, dim, settings, "cuda").method
+    if method == "exact":
+        seconds = cost.device_seconds(num_rows**2, dim)
+    else:
+        seconds = cost.device_routed_seconds(num_rows, dim, _DEVICE_PROBES)
+    return SearchPlan(num_rows, dim, method, "GPU", seconds, seconds / num_gpus / 3600)

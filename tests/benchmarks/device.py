@@ -328,6 +328,7 @@ PARTS = {
     "knn": knn,
     "knn100k": lambda bench: knn(bench, num_rows=100_000),
     "routed1m": lambda bench: knn(bench, "routed"),
+    "knn10m": lambda bench: knn(bench, num_rows=10_000_000),
     "routed": lambda bench: knn(bench, "routed", 10_000_000),
     "routed95": lambda bench: knn(bench, "routed", 10_000_000, 0.95),
 }

@@ -33,6 +33,7 @@ ADDED = {
     # Benchmarks, at sizes that say nothing.
     r"benchmarks\.checkpoints$": "--items 2000 --steps 2 --rounds 1",
     r"benchmarks\.compare$": "--runs 2 --steps 20",
+    r"benchmarks\.device$": "--device cpu --scale 2000",
     r"benchmarks\.exact$": "--data raw --work exact --models egra --losses bpr",
     r"benchmarks\.fuzz$": "--inputs 3",
     r"benchmarks\.knn$": "--methods exact 'routed .98' faiss.knn",

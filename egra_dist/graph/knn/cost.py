@@ -9,10 +9,14 @@ from egra_dist.graph.knn.settings import KnnSettings
 
 _JOIN_PAIR = (0.9e-9, 9e-12)
 _SEARCH_PAIR = (0.8e-9, 22e-12)
-_DEVICE_PAIR = (0.5e-12, 5e-15)
+_DEVICE_PAIR = (0.35e-12, 5e-15)
+_DEVICE_VISIT = 2e-8
+_DEVICE_ROW = 1.5e-7
 _PER_ROW = 4e-6
 _LIST_SIZE = 256
 _FEWEST_ROWS_TO_ROUTE = 256
+DEVICE_LIST_SIZE = 16_384
+"""Rows per list on a GPU, about."""
 DIRECT_ROWS = 16_384
 """Rows up to which one process compares all with all at once."""
 WIDE_DIM = 512
@@ -65,8 +69,14 @@ def direct_rows(settings: KnnSettings) -> int:
 
 
 def device_seconds(num_pairs: float, dim: int) -> float:
-    """Cost of products on a GPU."""
+    """Seconds that products take on a GPU (an H200; ``tests.benchmarks.device``)."""
     return num_pairs * (_DEVICE_PAIR[0] + _DEVICE_PAIR[1] * dim)
+
+
+def device_routed_seconds(num_rows: int, dim: int, probes: float) -> float:
+    """The same for the routed search: products, sorting the maxima of each list, and scores."""
+    pairs = num_rows * probes * min(DEVICE_LIST_SIZE, num_rows)
+    return device_seconds(pairs, dim) + num_rows * (probes * _DEVICE_VISIT + _DEVICE_ROW)
 
 
 def choose(num_rows: int, dim: int, settings: KnnSettings, device: str = "cpu") -> Choice:

@@ -92,7 +92,8 @@ def append_knn(
     meter = Meter(len(vectors), progress)
     with working_folder(vectors, settings, present, workdir, "append") as folder:
         prepared = prepare(vectors, settings.metric, present, folder, collapse=False)
-        workers = workers or default_workers(*prepared.rows.shape)
+        # Few rows are new: processors do it, also where there are GPUs.
+        workers = replace(workers or default_workers(*prepared.rows.shape), device="cpu")
         join = SelfJoin(prepared.rows, settings, folder, workers, meter)
         found = _Append(join, earlier, prepared).run()
         graph = assemble(vectors, settings, prepared, found, meter)

@@ -153,6 +153,21 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("num_items", [10**5, 10**8])
+def test_searches_are_planned_on_gpus_where_workers_have_any(num_items):
+    wanted = ["train.model.name=mgcn", "cluster.num_workers=4"]
+    counted = sizes.sizes_of_counts(10**6, num_items, 10**7, {"text": 64})
+    plans = [
+        make_plan(load_config(None, [*wanted, f"cluster.gpus_per_worker={number}"]), counted, 4, 1)
+        for number in (0, 1)
+    ]
+    on_cpus, on_gpus = (plan.searches["features/text"] for plan in plans)
+    assert (on_cpus.processor, on_gpus.processor) == ("core", "GPU")
+    assert on_gpus.hours == pytest.approx(on_gpus.seconds / 4 / 3600)
+    assert on_gpus.seconds < on_cpus.seconds / 10
+    assert on_gpus.method == ("exact" if num_items == 10**5 else "routed")
+
+
 def test_exit_status_says_whether_it_fits(known):
     catalog = known[0]
     fits = call(CONFIGS / "default.yaml", "--catalog", catalog.path, "--workers", 3)

@@ -24,7 +24,6 @@ from egra_dist.graph.knn.tasks import row_ranges
 
 logger = logging.getLogger(__name__)
 
-_ROWS_PER_LIST = 16_384
 _ROWS_PER_TASK = 2**20
 _BYTES_PER_NUMBER = 4 + 4 + 2
 _WORKING_BYTES = 8 * 2**30
@@ -67,7 +66,9 @@ def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
 def _write_lists(join: SelfJoin) -> int:
     """Divides the rows into lists; returns their number."""
     settings, num_rows = join.settings, len(join.rows)
-    wanted = max(1, num_rows // (settings.list_size or min(_ROWS_PER_LIST, max(1, num_rows // 8))))
+    wanted = max(
+        1, num_rows // (settings.list_size or min(cost.DEVICE_LIST_SIZE, max(1, num_rows // 8)))
+    )
     device, metric = join.workers.device, settings.metric
     [path] = join.run("centroids", [CentroidsTask(wanted, settings.seed, metric, device)])
     centroids = np.load(path)
@@ -117,12 +118,12 @@ class _Sample:
             reason = f"{num_probes} lists per row have recall {recall.value:.4f} on the sample"
             if recall.value - recall.half_width >= settings.recall or num_probes == num_lists:
                 break
-        pairs = num_probes * num_rows**2 / num_lists
+        seconds = cost.device_routed_seconds(num_rows, dim, num_probes)
         is_enough = settings.probes or recall.value >= settings.recall
-        costs_more = cost.device_seconds(pairs, dim) > cost.device_seconds(num_rows**2, dim) / 2
+        costs_more = seconds > cost.device_seconds(num_rows**2, dim)
         if settings.method == "auto" and (costs_more or not is_enough):
             return cost.Choice("exact", f"{choice.reason}, but only {reason}"), None
-        self._join.meter.expect({"routed": cost.device_seconds(pairs, dim)})
+        self._join.meter.expect({"routed": seconds})
         return cost.Choice("routed", f"{choice.reason}; {reason}"), num_probes
 
     def recall(self, scores: NDArray[np.float32]) -> Recall:

@@ -40,11 +40,16 @@ class FakeRay:
 
     def nodes(self):
         return [
-            {"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": float(cpus)}}
+            {
+                "NodeID": name,
+                "Alive": name != "dead",
+                "Resources": {"CPU": float(cpus), "GPU": float(cpus > 2)},
+            }
             for name, cpus in self.slots.items()
         ]
 
-    def remote(self, **_):
+    def remote(self, **needs):
+        self.needs = needs
         return lambda function: self
 
     def options(self, scheduling_strategy):
@@ -72,6 +77,16 @@ def test_tasks_in_flight_are_bounded_by_the_slots(monkeypatch, num_tasks):
     done = [each.number for each in run_on_nodes(calls, [1.0] * num_tasks)]
     assert sorted(done) == list(range(num_tasks))
     assert ray.most == min(num_tasks, WINDOW_PER_SLOT * 5)
+
+
+def test_tasks_of_a_gpu_are_given_one_each(monkeypatch):
+    ray, nodes_used = FakeRay(), []
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(nodes, "_near", lambda node: nodes_used.append(node) or node)
+    list(run_on_nodes([(number,) for number in range(20)], [1.0] * 20, "cuda"))
+    assert ray.needs["num_gpus"] == 1 and ray.needs["num_cpus"] == 0
+    assert set(nodes_used) == {"b"}, "the only node alive with a GPU"
+    assert ray.most == WINDOW_PER_SLOT
 
 
 def test_tasks_run_on_a_cluster_whose_nodes_are_still_to_come(monkeypatch):
