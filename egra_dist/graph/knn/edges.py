@@ -1,5 +1,6 @@
 """Scored edges as arrays on disk, and how they become the k best of each row."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,16 @@ def pairs_of_range(path: Path, first: int, last: int) -> NDArray:
 
 
 def _between(pairs: NDArray, first: int, last: int) -> NDArray:
-    begin, end = np.searchsorted(pairs["row"], [first, last])
-    return pairs[begin:end]
+    return pairs[range_of(pairs["row"], first, last)]
+
+
+def range_of(values: NDArray[np.integer], first: int, last: int) -> slice:
+    """Where ascending values are in ``[first, last)``.
+
+    They may be a field of records in a file: unlike numpy's search, which copies all of them, this
+    one reads as many as it has steps.
+    """
+    return slice(bisect_left(values, first), bisect_left(values, last))
 
 
 def merge(

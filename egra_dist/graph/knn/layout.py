@@ -68,7 +68,9 @@ class PlaceTask(RowsTask):
         """Returns nothing: ranges do not overlap, and a task that died writes the same again."""
         rows = np.load(folder / PREPARED_FILE, mmap_mode="r")
         order = np.load(folder / "order.npy", mmap_mode="r")[self.first : self.last]
-        placed = np.load(folder / ROWS_FILE, mmap_mode="r+")
-        placed[self.first : self.last] = rows[order]
-        placed.flush()
+        placed = np.load(folder / ROWS_FILE, mmap_mode="r")
+        # Written rather than mapped: other nodes of a shared file system see it once it is closed.
+        with (folder / ROWS_FILE).open("r+b") as file:
+            file.seek(placed.offset + self.first * placed.strides[0])
+            rows[order].tofile(file)
         return np.empty(0)

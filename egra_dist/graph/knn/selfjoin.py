@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from egra_dist.graph.knn.cost import list_size_of
-from egra_dist.graph.knn.edges import EDGE, MergeTask, read_edges
+from egra_dist.graph.knn.edges import MergeTask, read_edges
 from egra_dist.graph.knn.kmeans import Centroids, train_cells
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout, PlaceTask
 from egra_dist.graph.knn.meter import Meter
@@ -192,14 +192,14 @@ class SelfJoin:
         self, edges: EdgeFiles, stage: str = "gather"
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Neighbours and scores ``[num_rows, k]`` of the prepared rows, from those by position."""
-        name = f"{stage}-edges.npy"
-        shape = len(self.rows), self.settings.k
-        if not (self.folder / name).exists():
-            _allocate(self.folder / name, shape, EDGE)
-        ranges = row_ranges(len(self.rows), ROWS_PER_TASK)
-        self.run(stage, [OrderTask(*rows, edges, name) for rows in ranges])
-        found = np.load(self.folder / name, mmap_mode="r")
-        return np.ascontiguousarray(found["id"]), np.ascontiguousarray(found["score"])
+        order = np.load(self.folder / "order.npy", mmap_mode="r")
+        tasks = [OrderTask(*rows, edges) for rows in row_ranges(len(self.rows), ROWS_PER_TASK)]
+        ids = np.empty((len(self.rows), self.settings.k), np.int32)
+        scores = np.empty(ids.shape, np.float32)
+        for task, path in zip(tasks, self.run(stage, tasks), strict=True):
+            rows, found = order[task.first : task.last], np.load(path, mmap_mode="r")
+            ids[rows], scores[rows] = found["id"], found["score"]
+        return ids, scores
 
     def run(self, stage: str, tasks: Sequence[Task]) -> list[Path]:
         """Runs the tasks of a stage; see :func:`~egra_dist.graph.knn.tasks.run_tasks`."""
@@ -207,9 +207,9 @@ class SelfJoin:
             return run_tasks(stage, tasks, self.folder, self.workers, on_done)
 
 
-def _allocate(path: Path, shape: tuple[int, int], dtype: DTypeLike = np.float32) -> None:
+def _allocate(path: Path, shape: tuple[int, int]) -> None:
     partial = path.with_suffix(".partial")
-    np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+    np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
     partial.replace(path)
 
 
@@ -222,22 +222,17 @@ def _save(path: Path, array: NDArray) -> None:
 
 @dataclass(frozen=True)
 class OrderTask(RowsTask):
-    """Writes the edges in a range of positions where their prepared rows have their place.
+    """Names the neighbours of a range of positions by their prepared rows.
 
     Attributes:
         edges: Files of ``EDGE`` arrays by position, and the first row of each.
-        found: Folder-relative file of ``EDGE [num_rows, k]`` by prepared row.
     """
 
     edges: EdgeFiles
-    found: str
 
     def run(self, folder: Path) -> NDArray:
-        """Returns nothing: as :class:`~egra_dist.graph.knn.layout.PlaceTask`."""
+        """Returns ``EDGE [last - first, k]``."""
         order = np.load(folder / "order.npy", mmap_mode="r")
         part = read_edges(self.edges, self.first, self.last)
         part["id"] = np.where(part["id"] < 0, -1, order[part["id"]])
-        found = np.load(folder / self.found, mmap_mode="r+")
-        found[order[self.first : self.last]] = part
-        found.flush()
-        return np.empty(0)
+        return part

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from egra_dist.graph.knn.edges import range_of
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.routing import Reach, Router
 from egra_dist.graph.knn.settings import Metric
@@ -106,9 +107,9 @@ def visitors_of(folder: Path, first: int, last: int) -> list[NDArray[np.int32]]:
     parts = []
     for path in _files(folder):
         visits = np.load(path, mmap_mode="r")
-        begin, end = np.searchsorted(visits["list"], [first, last])
-        if end > begin:
-            parts.append(np.asarray(visits[begin:end]))
+        own = range_of(visits["list"], first, last)
+        if own.stop > own.start:
+            parts.append(np.asarray(visits[own]))
     visits = np.concatenate([np.empty(0, VISIT), *parts])
     visits = visits[np.argsort(visits["list"], kind="stable")]
     cuts = np.searchsorted(visits["list"], np.arange(first + 1, last))

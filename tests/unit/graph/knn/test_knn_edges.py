@@ -2,7 +2,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egra_dist.graph.knn.edges import as_edges, as_pairs, merge, no_edges, pairs_of_range
+from egra_dist.graph.knn.edges import (
+    as_edges,
+    as_pairs,
+    merge,
+    no_edges,
+    pairs_of_range,
+    range_of,
+)
 
 finite = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.5, 3.0])
 
@@ -38,3 +45,25 @@ def test_pairs_of_a_range_of_rows(tmp_path):
     np.save(tmp_path / "pairs.npy", pairs)
     assert pairs_of_range(tmp_path / "pairs.npy", 2, 5)["id"].tolist() == [2, 3]
     assert len(pairs_of_range(tmp_path / "pairs.npy", 6, 9)) == 0
+
+
+def test_a_range_is_found_in_a_file_without_reading_all_of_it(tmp_path):
+    rows = np.sort(np.random.default_rng(0).integers(0, 100, 5000))
+    np.save(tmp_path / "pairs.npy", as_pairs(rows, rows, rows))
+    field = np.load(tmp_path / "pairs.npy", mmap_mode="r")["row"]
+
+    class Counted:
+        reads = 0
+
+        def __len__(self):
+            return len(field)
+
+        def __getitem__(self, place):
+            self.reads += 1
+            return field[place]
+
+    for first, last in ((0, 1), (17, 40), (99, 200), (60, 60), (-5, 0)):
+        counted = Counted()
+        expected = slice(*np.searchsorted(rows, [first, last]))
+        assert range_of(counted, first, last) == expected
+        assert counted.reads <= 2 * 14
