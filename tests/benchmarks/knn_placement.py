@@ -26,7 +26,6 @@ from egra_dist.graph.knn.routing import (
 from tests.benchmarks.knn_data import clustered
 
 LIST_SIZE = 1000
-NUM_AROUND = 128
 SAMPLE_PER_LIST = 32
 ROWS_AT_ONCE = 65_536
 
@@ -37,7 +36,7 @@ def train(rows, num_lists, folder):
     lists = [torch.from_numpy(task.run(folder)) for task in tasks]
     offsets = torch.tensor([0, *map(len, lists)]).cumsum(0)
     Centroids(cells, torch.cat(lists), offsets).save(folder / CENTROIDS_FILE)
-    around = AroundTask(0, int(offsets[-1]), NUM_AROUND, "cosine").run(folder)
+    around = AroundTask(0, int(offsets[-1]), "cosine").run(folder)
     np.save(folder / AROUND_FILE, around)
     return Router.load(folder, "cosine")
 

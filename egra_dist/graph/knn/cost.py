@@ -59,7 +59,7 @@ def list_size_of(num_rows: int, settings: KnnSettings) -> int:
     Small lists let rows look more closely around them, but a row is compared with about the root
     of the number of lists, and each list with all others.
     """
-    wanted = max(_LIST_SIZE, 10 * settings.k, round(num_rows**0.5 / 10))
+    wanted = max(_LIST_SIZE, 10 * settings.k, round(num_rows**0.5 / 3))
     return settings.list_size or min(wanted, max(1, num_rows // 8))
 
 

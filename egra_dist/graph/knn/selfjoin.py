@@ -42,7 +42,6 @@ ROWS_PER_TASK = 32_768
 _LISTS_PER_TASK = 4096
 PAIRS_PER_TASK = 5e7
 _HEAD_ROWS = 4096
-MAX_PROBES = 256
 EdgeFiles = tuple[tuple[int, Path], ...]
 
 
@@ -69,10 +68,7 @@ class SelfJoin:
         metric = self.settings.metric
         if not (self.folder / AROUND_FILE).exists():
             num_lists = self._train_lists()
-            tasks = [
-                AroundTask(*lists, MAX_PROBES, metric)
-                for lists in row_ranges(num_lists, _LISTS_PER_TASK)
-            ]
+            tasks = [AroundTask(*lists, metric) for lists in row_ranges(num_lists, _LISTS_PER_TASK)]
             paths = self.run("around", tasks)
             _save(self.folder / AROUND_FILE, np.concatenate([np.load(path) for path in paths]))
         return Router.load(self.folder, metric)

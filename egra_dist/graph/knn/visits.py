@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from egra_dist.graph.knn.edges import range_of
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout
@@ -20,6 +21,7 @@ from egra_dist.graph.knn.tasks import RowsTask
 STAGE = "route"
 ROUNDS = ("near", "far")
 _NEAR_LISTS = 3
+_ROWS_AT_ONCE = 16_384
 _LIST_BITS = np.int64(32)
 VISIT = np.dtype([("row", np.int32), ("list", np.int32)])
 """A position, and a list that its row visits, plus ``num_lists`` in the second round."""
@@ -49,36 +51,53 @@ class RouteTask(RowsTask):
             first, last = max(self.first, starts[number]), min(self.last, starts[number + 1])
             if first >= self.last or number >= num_routed:
                 break
-            own = torch.full((last - first,), number)
-            gaps = router.gaps(torch.from_numpy(np.array(rows[first:last])), own).numpy()
-            row, place, is_far = self._visits(gaps)
-            lists = router.around[number].numpy()[place] + is_far * layout.num_lists
-            found.append((lists.astype(np.int64) << _LIST_BITS) | (row + first))
+            for start in range(first, last, _ROWS_AT_ONCE):
+                part = np.array(rows[start : min(last, start + _ROWS_AT_ONCE)])
+                row, place, is_far = self._visits(router.scores(torch.from_numpy(part), number))
+                lists = router.around[number].numpy()[place] + is_far * layout.num_lists
+                found.append((lists.astype(np.int64) << _LIST_BITS) | (row + start))
         if layout.num_lists > num_routed:  # the head, which all others visit
             others = np.arange(self.first, min(self.last, starts[num_routed]))
             found.append((np.int64(num_routed) << _LIST_BITS) | others)
         return _as_visits(np.concatenate([np.empty(0, np.int64), *found]))
 
-    def _visits(self, gaps: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Row, place in ``around`` and round of each visit, given ``gaps [num_rows, around]``."""
-        gaps[:, 0] = np.inf  # its own list
-        visits = gaps <= self.reach.margin
-        visits[:, 0] = False
+    def _visits(self, scores: Tensor) -> tuple[NDArray, NDArray, NDArray]:
+        """Row, place in ``around`` and round of each visit.
+
+        Args:
+            scores: ``[num_rows, num_around]`` with the centroids, that of the own list first.
+        """
+        visits = (scores >= scores[:, :1] - self.reach.margin).numpy()
+        visits[:, 0] = False  # its own list
         most = self.reach.max_probes - 1
-        too_many = visits.sum(1) > most
-        if too_many.any():
-            visits[too_many] &= _is_among_least(gaps[too_many], most)
-        row, place = np.nonzero(visits)
-        return row, place, ~_is_among_least(gaps, _NEAR_LISTS)[row, place]
+        many = np.flatnonzero(np.count_nonzero(visits, axis=1) > most)
+        if len(many):
+            visits[many] &= _is_among_largest(scores[many, 1:], most)
+        row, place = np.divmod(np.flatnonzero(visits), visits.shape[1])
+        near = _is_near(row, (scores[:, 0].numpy()[row] - scores.numpy()[row, place]))
+        return row, place, ~near
 
 
-def _is_among_least(values: NDArray, count: int) -> NDArray[np.bool_]:
-    """Which ``values [num_rows, width]`` are among the ``count`` least of their row."""
-    if count >= values.shape[1]:
-        return np.ones(values.shape, bool)
-    if count < 1:
-        return np.zeros(values.shape, bool)
-    return values <= np.partition(values, count - 1, axis=1)[:, count - 1 : count]
+def _is_among_largest(scores: Tensor, count: int) -> NDArray[np.bool_]:
+    """Which of the lists around, the own one first, are among the ``count`` of most score."""
+    is_among = np.zeros((len(scores), scores.shape[1] + 1), bool)
+    if count > 0:
+        last = scores.topk(min(count, scores.shape[1]), dim=1).values[:, -1:]
+        is_among[:, 1:] = (scores >= last).numpy()
+    return is_among
+
+
+def _is_near(row: NDArray, gap: NDArray) -> NDArray[np.bool_]:
+    """Which visits, ascending by row, are among the few of the least gaps of their row."""
+    near = np.zeros(len(row), bool)
+    if not len(row):
+        return near
+    is_first = np.append(True, row[1:] != row[:-1])
+    starts, numbers = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    for _ in range(_NEAR_LISTS):
+        near |= gap == np.minimum.reduceat(gap, starts)[numbers]
+        gap = np.where(near, np.inf, gap)
+    return near
 
 
 def _as_visits(keys: NDArray[np.int64]) -> NDArray:
