@@ -25,9 +25,9 @@ from egra_dist.graph.knn.routing import (
 )
 from tests.benchmarks.knn_data import clustered
 
-LIST_SIZE = 1000
+LIST_SIZE = 3333
 SAMPLE_PER_LIST = 32
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 16_384
 
 
 def train(rows, num_lists, folder):

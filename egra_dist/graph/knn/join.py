@@ -23,6 +23,7 @@ QUERY_BLOCK = 512
 _GROUP_SIZES = (16, 8, 4, 2, 1)
 _GROUPS_PER_NEIGHBOR = 4
 _MAX_PAIRS_PER_ROW = 32
+_FEW_PAIRS_PER_ROW = 2
 _BASE_STEP = 64
 _QUERY_STEP = 256
 _TILE_SCORES = 2**19
@@ -138,11 +139,20 @@ class Tile:
         base_limits = np.full(keys.shape[1], _HIGHEST_KEY)
         base_limits[: len(self._base)] = _keys_of(self._base.bounds - error)
         bounds = _keys_of(queries.bounds - error)
+        if min(bounds.min(), base_limits.min()) >= 0:
+            passes = self._reach(keys, bounds, base_limits)
+            if np.count_nonzero(passes) <= _FEW_PAIRS_PER_ROW * len(queries):
+                return passes  # bounds so close that those of the tile would spare little
         limits = self._limits(keys, bounds, error, above=0)
         if min(limits.min(), base_limits.min()) < 0:
             keys ^= (keys >> 15) & int(_HIGHEST_KEY)  # negative numbers descend: now they ascend
             keys[:, len(self._base) :] = int(_LOWEST_KEY)
             limits = self._limits(keys, bounds, error, above=int(_LOWEST_KEY))
+        return self._reach(keys, limits, base_limits)
+
+    def _reach(
+        self, keys: Tensor, limits: NDArray[np.int16], base_limits: NDArray[np.int16]
+    ) -> NDArray[np.bool_]:
         passes = keys.numpy() >= limits[:, None]
         if self._is_bounded:
             passes |= keys.numpy() >= base_limits
