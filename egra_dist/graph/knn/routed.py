@@ -22,7 +22,7 @@ from egra_dist.graph.knn.kernel import search
 from egra_dist.graph.knn.layout import ROWS_FILE, Layout
 from egra_dist.graph.knn.scoring import as_base, as_products, as_queries, pair_scores
 from egra_dist.graph.knn.settings import Metric
-from egra_dist.graph.knn.tasks import FEWEST_TASKS
+from egra_dist.graph.knn.tasks import FEWEST_TASKS, MOST_TASKS
 from egra_dist.graph.knn.visits import visitors_of
 
 BOUNDS_FILE = "bounds.npy"
@@ -179,13 +179,15 @@ def split_lists(work: NDArray, most: float) -> list[tuple[int, int, tuple[int, i
 
     Args:
         work: ``[num_lists]`` pairs of each list.
-        most: Pairs wanted per task; fewer where that gives less than ``FEWEST_TASKS`` tasks.
+        most: Pairs wanted per task; fewer where that gives less than ``FEWEST_TASKS`` tasks, more
+            where it gives over ``MOST_TASKS``.
 
     Returns:
         First list, list after the last, and which part of how many: heavy lists are split.
     """
     tasks: list[tuple[int, int, tuple[int, int]]] = []
     target = min(most, max(_FEWEST_PAIRS, work.sum() / FEWEST_TASKS))
+    target = max(target, work.sum() / MOST_TASKS)
     first = 0
     total = 0.0
     for number, amount in enumerate([*work, np.inf]):

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 _WINDOW_PER_THREAD = 2
 FEWEST_TASKS = 16
 """Tasks into which a stage is split at least, so that some workers do not wait long for others."""
+MOST_TASKS = 1024
+"""Tasks into which a stage is split at most: every task of some looks into what every one of the
+stage before has left."""
 _FEWEST_ROWS = 4096
 
 
@@ -91,12 +94,14 @@ def row_ranges(num_rows: int, most: int) -> list[tuple[int, int]]:
 
     Args:
         num_rows: How many there are.
-        most: Rows per task at most; fewer where that gives less than ``FEWEST_TASKS`` tasks.
+        most: Rows per task at most; fewer where that gives less than ``FEWEST_TASKS`` tasks, more
+            where it gives over ``MOST_TASKS``.
 
     Returns:
         First row and row after the last of each task that together have all rows.
     """
     rows_per_task = min(most, max(_FEWEST_ROWS, math.ceil(num_rows / FEWEST_TASKS)))
+    rows_per_task = max(rows_per_task, math.ceil(num_rows / MOST_TASKS))
     starts = range(0, num_rows, rows_per_task)
     return [(first, min(num_rows, first + rows_per_task)) for first in starts]
 
