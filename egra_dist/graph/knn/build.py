@@ -163,7 +163,8 @@ def default_workers(num_rows: int, dim: int) -> Workers:
     """Ray where it runs and there is enough to do, else this process; GPUs where there are any."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized() and is_worth_ray(num_rows, dim):
-        has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+        # A build of torch for processors finds no GPU, however many the cluster has.
+        has_gpu = torch.version.cuda is not None and ray.cluster_resources().get("GPU", 0) >= 1
         return Workers(ray=True, device="cuda" if has_gpu else "cpu")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Workers(torch.get_num_threads(), device=device)

@@ -5,6 +5,7 @@ all pairs nothing but one number per group has to be written: for groups of 32, 
 On a CUDA device fused kernels never write the rest; anywhere else torch's products are reduced.
 """
 
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -74,7 +75,14 @@ def group_products(queries: Tensor, base: Tensor, groups: Tensor) -> Tensor:
 
 
 def _can_fuse(queries: Tensor) -> bool:
-    return queries.is_cuda and find_spec("triton") is not None
+    return queries.is_cuda and _can_fuse_on(queries.device)
+
+
+@cache
+def _can_fuse_on(device: torch.device) -> bool:
+    """Whether there is Triton, and a GPU that multiplies in bfloat16."""
+    has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    return has_bfloat16 and find_spec("triton") is not None
 
 
 def places_of_groups(groups: Tensor) -> Tensor:
