@@ -25,7 +25,6 @@ from egra_dist.graph.knn.prepare import Prepared, prepare
 from egra_dist.graph.knn.routed import VisitorsTask, WithinTask, whole_lists
 from egra_dist.graph.knn.selfjoin import PAIRS_PER_TASK, SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
-from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.tasks import Workers
 
 IS_NEW_FILE = "is_new.npy"
@@ -133,7 +132,7 @@ class _Append:
             "method": "appended",
             "reason": choice.reason,
             **recall.as_statistics(settings.recall),
-            **describe_lists(layout, join.visits(layout)),
+            **join.describe(layout),
         }
         return Found(ids, scores, statistics)
 

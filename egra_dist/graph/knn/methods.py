@@ -18,7 +18,6 @@ from egra_dist.graph.knn.projection import projected_join, rerank
 from egra_dist.graph.knn.routing import Reach
 from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
-from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.visits import ROUNDS
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def join_all(join: SelfJoin, choice: cost.Choice) -> Found:
     _expect(join, reach)
     layout, edges = join.routed(reach)
     ids, scores = join.in_prepared_order(edges)
-    facts = describe_lists(layout, join.visits(layout))
+    facts = join.describe(layout)
     return audited(Found(ids, scores, facts), join, choice, audit.recall(scores))
 
 
@@ -108,7 +107,7 @@ def _projected(join: SelfJoin, choice: cost.Choice) -> Found:
     facts = {
         "projected_dim": narrow.rows.shape[1],
         "num_candidates": narrow.settings.k,
-        **describe_lists(layout, narrow.visits(layout)),
+        **narrow.describe(layout),
     }
     return audited(Found(ids, scores, facts), join, chosen, recall)
 

@@ -7,6 +7,7 @@ method is then done; the exact one sweeps over all pairs with the bounds that th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from egra_dist.graph.knn.routing import (
     Router,
 )
 from egra_dist.graph.knn.settings import KnnSettings
+from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.sweep import sweep_tasks
 from egra_dist.graph.knn.tasks import (
     RowsTask,
@@ -118,6 +120,12 @@ class SelfJoin:
     def visits(self, layout: Layout) -> NDArray[np.int64]:
         """Rows that visit each list from elsewhere: ``[num_rounds, num_lists]``."""
         return count_visits(self.folder, layout.num_lists)
+
+    def describe(self, layout: Layout) -> dict[str, Any]:
+        """The lists, and in how many of them a row is compared."""
+        num_visits = int(self.visits(layout).sum())
+        lists_per_row = 1 + num_visits / max(1, len(layout.order))
+        return describe_lists(np.diff(layout.offsets), lists_per_row)
 
     def join_lists(
         self,

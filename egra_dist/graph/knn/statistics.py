@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.graph.knn.layout import Layout
-
 _PERCENTILES = (50, 90, 99, 99.9)
 
 
@@ -39,12 +37,17 @@ def describe_graph(neighbors: NDArray[np.int32], num_usable: int) -> dict[str, A
     }
 
 
-def describe_lists(layout: Layout, visits: NDArray[np.int64]) -> dict[str, Any]:
-    """Number of lists and how unequal they are: 1 when all are of one size."""
-    sizes = np.diff(layout.offsets).astype(float)
+def describe_lists(sizes: NDArray[np.int64], lists_per_row: float) -> dict[str, Any]:
+    """Number of lists and how unequal they are: a skew of 1 when all are of one size.
+
+    Args:
+        sizes: ``[num_lists]`` rows of each.
+        lists_per_row: Lists in which a row is compared, its own included.
+    """
+    sizes = sizes.astype(float)
     return {
-        "num_lists": layout.num_lists,
-        "lists_per_row": 1 + int(visits.sum()) / max(1, len(layout.order)),
+        "num_lists": len(sizes),
+        "lists_per_row": lists_per_row,
         "largest_list": int(sizes.max()),
         "list_skew": float(len(sizes) * (sizes**2).sum() / sizes.sum() ** 2),
     }

@@ -20,6 +20,7 @@ from egra_dist.graph.knn.accelerator.tasks import (
 from egra_dist.graph.knn.audit import SAMPLE_FILE, Recall, recall_of, sample_rows
 from egra_dist.graph.knn.methods import Found, audited
 from egra_dist.graph.knn.selfjoin import SelfJoin
+from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.tasks import row_ranges
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,13 @@ def join_on_device(join: SelfJoin, choice: cost.Choice) -> Found:
         choice = cost.Choice("exact", f"{choice.reason}; a GPU compares inner products with all")
     if choice.method == "exact":
         return _exact(join, choice)
-    num_lists = _write_lists(join)
+    sizes = _write_lists(join)
     sample = _Sample(join)
-    choice, num_probes = sample.choose_probes(choice, num_lists)
+    choice, num_probes = sample.choose_probes(choice, len(sizes))
     if num_probes is None:
         return _exact(join, choice)
     ids, scores = _nearest(join, "routed", num_probes)
-    facts = {"num_lists": num_lists, "lists_per_row": num_probes}
+    facts = describe_lists(sizes, num_probes)
     return audited(Found(ids, scores, facts), join, choice, sample.recall(scores[sample.rows]))
 
 
@@ -63,8 +64,8 @@ def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
     return audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
 
 
-def _write_lists(join: SelfJoin) -> int:
-    """Divides the rows into lists; returns their number."""
+def _write_lists(join: SelfJoin) -> NDArray[np.int64]:
+    """Divides the rows into lists; returns the rows of each."""
     settings, num_rows = join.settings, len(join.rows)
     wanted = max(
         1, num_rows // (settings.list_size or min(cost.DEVICE_LIST_SIZE, max(1, num_rows // 8)))
@@ -75,8 +76,9 @@ def _write_lists(join: SelfJoin) -> int:
     np.save(join.folder / CENTROIDS_FILE, centroids)
     ranges = row_ranges(num_rows, _ROWS_PER_TASK)
     paths = join.run("assign", [AssignTask(*rows, metric, device) for rows in ranges])
-    write_layout(join.folder, np.concatenate([np.load(path) for path in paths]), len(centroids))
-    return len(centroids)
+    lists = np.concatenate([np.load(path) for path in paths])
+    write_layout(join.folder, lists, len(centroids))
+    return np.bincount(lists, minlength=len(centroids))
 
 
 def _nearest(

@@ -119,6 +119,7 @@ def test_few_lists_have_the_recall_wanted(metric, tmp_path, monkeypatch):
     assert recall >= 0.94
     assert abs(recall - graph.statistics["recall"]) <= 0.02
     assert graph.statistics["lists_per_row"] < graph.statistics["num_lists"] / 2
+    assert graph.statistics["list_skew"] >= 1
     rows = np.arange(len(vectors))[:, None]
     assert not (graph.neighbors == rows).any()
     assert all(len(set(row)) == 10 for row in graph.neighbors.tolist())
