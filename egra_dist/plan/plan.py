@@ -11,11 +11,12 @@ from egra_dist.plan.sizes import Sizes
 if TYPE_CHECKING:  # brings torch: only where a search is planned
     from egra_dist.graph.knn import KnnSettings
 
-_PROBES, _DEVICE_PROBES = 3.0, 16.0
+_PROBES, _DEVICE_PROBES = 10.0, 16.0
 """Lists that a row visits in a routed search, about; the search measures how many it takes."""
-_SECONDS_PER_PREDICTED = 3.3
-"""CPU seconds of a search over those of the cost model, which only compares methods: 74 against 22
-for the million clustered vectors of ``docs/performance.md``."""
+_SECONDS_PER_PREDICTED, _GROWTH = 1.65, 0.28
+"""CPU seconds of a search over those of the cost model, which only compares methods: 36 against 22
+for the million clustered vectors of ``docs/performance.md``, and beyond that the more the more rows
+there are, as their clusters overlap: 1,063 against 335 for ten million."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _search(num_rows: int, dim: int, k: int, processors: _Processors) -> SearchP
         seconds = cost.sweep_seconds(num_rows, dim)
     else:
         seconds = cost.routed_seconds(num_rows, dim, _PROBES, settings)
-    seconds *= _SECONDS_PER_PREDICTED
+    seconds *= _SECONDS_PER_PREDICTED * max(1.0, num_rows / 1e6) ** _GROWTH
     hours = seconds / processors.num_cpus / 3600
     return SearchPlan(num_rows, dim, choice.method, "core", seconds, hours)
 
