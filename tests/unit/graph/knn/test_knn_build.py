@@ -1,9 +1,14 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from knn_reference import assert_exact
 
 from egra_dist.errors import UserError
-from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
+from egra_dist.graph.knn import KnnGraph, KnnSettings, Workers, build_knn
+from egra_dist.graph.knn.build import default_workers
 
 METRICS = ["cosine", "inner_product", "l2"]
 
@@ -94,3 +99,16 @@ def test_a_wrong_shape_or_type_names_itself():
         build_knn(np.zeros((5, 2), np.int64), KnnSettings())
     with pytest.raises(UserError, match=r"present: shape \(4,\), expected \(5,\)"):
         build_knn(np.zeros((5, 2), np.float32), KnnSettings(), np.ones(4, bool))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "num_gpus", "device"), [("13.0", 2, "cuda"), ("13.0", 0, "cpu"), (None, 2, "cpu")]
+)
+def test_gpus_of_a_cluster_do_the_work_if_torch_can_use_them(monkeypatch, cuda, num_gpus, device):
+    ray = SimpleNamespace(
+        is_initialized=lambda: True, cluster_resources=lambda: {"CPU": 8.0, "GPU": float(num_gpus)}
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert default_workers(10**6, 64) == Workers(ray=True, device=device)
+    assert not default_workers(100, 64).ray, "too little to do"
