@@ -67,7 +67,8 @@ class ModalityBranch(nn.Module):
 
         Args:
             item_embeddings: ``E_i``, this rank's rows ``[num_own_items, dim]``.
-            users: The own users that are wanted, distinct, ``int64 [num_users]``; all when None.
+            users: The own users that are wanted, distinct, ``int64 [num_users]``; all nodes when
+                None.
             items: The own items, likewise.
 
         Returns:
@@ -75,17 +76,16 @@ class ModalityBranch(nn.Module):
         """
         graph = self._graph
         assert graph is not None, "built for sampled propagation alone"
+        assert (users is None) == (items is None), "all nodes, or some of either kind"
         gathered = [
             graph.item_graphs[m]
             @ self.purified(m, item_embeddings, graph.features[m], graph.present[m])
             for m in self.names
         ]
         of_items = torch.cat(gathered, dim=1)
-        if users is None:
-            of_users = graph.user_rows @ of_items
-        else:
-            of_users = graph.user_rows.rows_times(users, of_items)
-        return torch.cat([of_users, of_items if items is None else of_items[items]])
+        if users is not None:
+            return graph.user_rows.rows_times(users, of_items, items)
+        return torch.cat([graph.user_rows @ of_items, of_items])
 
     def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
         """The same for the nodes of a batch.

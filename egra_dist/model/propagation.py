@@ -55,17 +55,18 @@ class PartitionedMatrix:
         """
         return self._product @ self._halo.extend(dense)
 
-    def rows_times(self, rows: Tensor, dense: Tensor) -> Tensor:
+    def rows_times(self, rows: Tensor, dense: Tensor, plain: Tensor | None = None) -> Tensor:
         """Some rows of the product; the halo travels as for all.
 
         Args:
             rows: Own rows, distinct, ``int64 [num_rows]``.
             dense: ``[num_own_columns, dim]``.
+            plain: Own rows of the dense matrix that are wanted, too, ``int64 [num_plain]``.
 
         Returns:
-            ``[num_rows, dim]``.
+            ``[num_rows + num_plain, dim]``.
         """
-        return self._product.rows_times(rows, self._halo.extend(dense))
+        return self._product.rows_times(rows, self._halo.extend(dense), plain)
 
     def transposed_times(self, dense: Tensor) -> Tensor:
         """This rank's rows of the transpose's product, ``[num_own_columns, dim]``; no gradient.

@@ -45,9 +45,21 @@ class SparseMatrix:
         """``[num_columns, dim]``; no gradient."""
         return _multiply(self._backward, dense.detach())
 
-    def rows_times(self, rows: Tensor, dense: Tensor) -> Tensor:
-        """Rows ``int64 [num_rows]`` of the product with ``[num_columns, dim]``."""
+    def rows_times(self, rows: Tensor, dense: Tensor, plain: Tensor | None = None) -> Tensor:
+        """Some rows of the product, and below them some rows of the dense matrix itself.
+
+        Args:
+            rows: ``int64 [num_rows]``.
+            dense: ``[num_columns, dim]``.
+            plain: ``int64 [num_plain]`` rows of the dense matrix: taken along with the product, a
+                gradient for all of it is not made twice.
+
+        Returns:
+            ``[num_rows + num_plain, dim]``.
+        """
         chosen = _rows_of(self._forward, rows)
+        if plain is not None:
+            chosen = _with_plain_rows(chosen, plain)
         return _SparseDense.apply(dense, chosen, lambda: _transposed(chosen, len(dense)))
 
 
@@ -59,6 +71,17 @@ def _rows_of(matrix: _Csr, rows: Tensor) -> _Csr:
     shifts = torch.repeat_interleave(starts - new[:-1], counts)
     entries = torch.arange(len(shifts), device=rows.device) + shifts
     return indices[entries], new.to(offsets.dtype), values[entries]
+
+
+def _with_plain_rows(matrix: _Csr, rows: Tensor) -> _Csr:
+    """Below a matrix, rows that have a single 1 each."""
+    indices, offsets, values = matrix
+    ends = offsets[-1] + torch.arange(1, len(rows) + 1, device=rows.device)
+    return (
+        torch.cat([indices, rows.to(indices.dtype)]),
+        torch.cat([offsets, ends.to(offsets.dtype)]),
+        torch.cat([values, values.new_ones(len(rows))]),
+    )
 
 
 def _transposed(matrix: _Csr, num_columns: int) -> _Csr:

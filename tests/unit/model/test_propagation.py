@@ -43,6 +43,20 @@ def test_some_rows_of_a_product_and_their_gradient_match_float64(rows):
     np.testing.assert_allclose(x.grad, some.T @ weights.double().numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "plain"), [([3, 0, 4], [1, 8]), ([2], []), ([], [0])])
+def test_rows_of_the_dense_matrix_come_along_with_those_of_a_product(rows, plain):
+    matrix, dense = random_matrix(5, 9, share=0.4)
+    product = PartitionedMatrix(matrix, RowPartition.even(9, 1), torch.device("cpu"))
+    x = torch.randn(9, 3, requires_grad=True)
+    weights = torch.randn(len(rows) + len(plain), 3)
+    chosen, along = (torch.tensor(numbers, dtype=torch.int64) for numbers in (rows, plain))
+    result = product.rows_times(chosen, x, along)
+    (result * weights).sum().backward()
+    both = np.concatenate([dense[rows], np.eye(9)[plain]])
+    np.testing.assert_allclose(result.detach(), both @ x.detach().double().numpy(), atol=1e-6)
+    np.testing.assert_allclose(x.grad, both.T @ weights.double().numpy(), atol=1e-6)
+
+
 def test_mean_of_layers_is_the_mean_of_the_powers():
     matrix, dense = random_matrix(7, 7, share=0.5)
     product = PartitionedMatrix(matrix, RowPartition.even(7, 1), torch.device("cpu"))
