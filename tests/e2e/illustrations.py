@@ -50,6 +50,9 @@ ADDED = {
 }
 
 SETS_UP = "installs into .venv first; CI runs it, see .ci/run"
+LOSES_MACHINES = (
+    "takes minutes even for one kill; tests/integration/test_lost_machines.py is its copy"
+)
 NOT_RUN = {
     "make install": SETS_UP,
     "make lint": SETS_UP,
@@ -64,9 +67,8 @@ NOT_RUN = {
     "pip install --no-deps pynndescent==0.7.0 numba==0.68.1 llvmlite==0.50.0 hnswlib==0.8.0": (
         "would change the environment of the tests"
     ),
-    "python -m tests.benchmarks.chaos": (
-        "takes minutes even for one kill; tests/integration/test_lost_machines.py is its copy"
-    ),
+    "python -m tests.benchmarks.chaos": LOSES_MACHINES,
+    "python -m tests.benchmarks.chaos --kills 20 --steps 700": LOSES_MACHINES,
     "kubectl apply -f -": "needs a Kubernetes cluster; manifests are checked against schemas",
     "kubectl apply -f job.yaml": "the same",
     "python -m tests.benchmarks.dockerfile --root DIR": (
