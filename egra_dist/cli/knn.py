@@ -85,7 +85,7 @@ def knn(
 
     The recall is measured on a sample of rows and written down with the graph. A call that was
     interrupted goes on where it stopped. Rows without a vector (null, zero, not finite) get no
-    edges.
+    edges. A GPU does the work where there is one.
 
     Example: egra-dist knn vectors.npy --k 10 --recall 0.98 --out graphs/items
     """
