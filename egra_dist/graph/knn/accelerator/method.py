@@ -3,14 +3,17 @@
 Each row finds its own neighbours: there is nothing to merge, and tasks are ranges of places.
 """
 
-import logging
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from egra_dist.graph.knn import cost
-from egra_dist.graph.knn.accelerator.table import CENTROIDS_FILE, PLACES_FILE, write_layout
+from egra_dist.graph.knn.accelerator.table import (
+    CENTROIDS_FILE,
+    PLACES_FILE,
+    open_table,
+    write_layout,
+)
 from egra_dist.graph.knn.accelerator.tasks import (
     AssignTask,
     CentroidsTask,
@@ -22,8 +25,6 @@ from egra_dist.graph.knn.methods import Found, audited
 from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.statistics import describe_lists
 from egra_dist.graph.knn.tasks import row_ranges
-
-logger = logging.getLogger(__name__)
 
 _ROWS_PER_TASK = 2**20
 _BYTES_PER_NUMBER = 4 + 4 + 2
@@ -41,9 +42,18 @@ def fits(join: SelfJoin) -> bool:
 
 def join_on_device(join: SelfJoin, choice: cost.Choice) -> Found:
     """Finds the neighbours of all rows on the device of the join's workers."""
+    try:
+        return _join(join, choice)
+    finally:
+        open_table.cache_clear()  # what comes next needs the memory
+
+
+def _join(join: SelfJoin, choice: cost.Choice) -> Found:
     if choice.method != "exact" and join.settings.metric == "inner_product":
         choice = cost.Choice("exact", f"{choice.reason}; a GPU compares inner products with all")
     if choice.method == "exact":
+        np.save(join.folder / CENTROIDS_FILE, np.zeros((1, join.rows.shape[1]), np.float32))
+        write_layout(join.folder, np.zeros(len(join.rows), np.int32), 1)
         return _exact(join, choice)
     sizes = _write_lists(join)
     sample = _Sample(join)
@@ -56,10 +66,9 @@ def join_on_device(join: SelfJoin, choice: cost.Choice) -> Found:
 
 
 def _exact(join: SelfJoin, choice: cost.Choice) -> Found:
+    """All pairs, in whichever order the rows are laid out: the open table has it."""
     num_rows, dim = join.rows.shape
     join.meter.expect({"exact": cost.device_seconds(num_rows**2, dim)})
-    np.save(join.folder / CENTROIDS_FILE, np.zeros((1, dim), np.float32))
-    write_layout(join.folder, np.zeros(num_rows, np.int32), 1)
     ids, scores = _nearest(join, "exact", None)
     return audited(Found(ids, scores, {}), join, choice, Recall(1.0, 0.0, num_rows))
 
@@ -94,9 +103,9 @@ def _nearest(
     ids = np.empty((len(join.rows), settings.k), np.int32)
     scores = np.empty((len(join.rows), settings.k), np.float32)
     for task, path in zip(tasks, join.run(stage, tasks), strict=True):
-        rows = places[task.first : task.last]
-        found = np.load(path, mmap_mode="r")
-        ids[rows[rows >= 0]], scores[rows[rows >= 0]] = found["id"], found["score"]
+        rows, found = places[task.first : task.last], np.load(path, mmap_mode="r")
+        rows = rows[rows >= 0]
+        ids[rows], scores[rows] = found["id"], found["score"]
     return ids, scores
 
 

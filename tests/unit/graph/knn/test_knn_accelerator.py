@@ -18,6 +18,7 @@ from egra_dist.graph.knn.accelerator.groups import (
     places_of_groups,
 )
 from egra_dist.graph.knn.accelerator.method import fits, join_on_device
+from egra_dist.graph.knn.accelerator.table import open_table
 from egra_dist.graph.knn.meter import Meter
 from egra_dist.graph.knn.prepare import prepare
 from egra_dist.graph.knn.selfjoin import SelfJoin
@@ -142,6 +143,16 @@ def test_the_same_seed_gives_the_same_graph_and_a_call_goes_on_where_one_stopped
     ):
         assert np.array_equal(again.neighbors, whole.neighbors)
         assert np.array_equal(again.scores, whole.scores)
+
+
+def test_what_few_lists_cannot_do_for_less_is_compared_with_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "device_routed_seconds", lambda *_: float("inf"))
+    vectors = clusters(3000, 16, spread=0.5)
+    graph = built(vectors, KnnSettings(k=5, exact_seconds=0, list_size=300), tmp_path)
+    assert graph.statistics["method"] == "exact"
+    assert "lists per row have recall" in graph.statistics["reason"]
+    assert_exact(graph, vectors, "cosine")
+    assert open_table.cache_info().currsize == 0, "the device's memory is free again"
 
 
 def test_inner_products_are_compared_with_all(tmp_path):
