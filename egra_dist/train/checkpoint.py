@@ -177,6 +177,7 @@ class Checkpoints:
         is_first = dist.get_rank() == 0
         if is_first:  # a process that died may have left a part
             shutil.rmtree(folder, ignore_errors=True)
+        dist.barrier(self._group)  # the others make the folder, too: not while it is removed
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -4,11 +4,17 @@ import json
 import pickle
 import random
 import resource
+import shutil
+import time
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from ranks import run_on_ranks
 from test_models_ranks import task_of
 from test_sampled_ranks import FEW, SAMPLED
@@ -81,6 +87,27 @@ def train_quietly(task, board=None, recorder=None):
     return torch.cat([vectors.users, vectors.items]).numpy()
 
 
+@contextmanager
+def removing_slowly(seen):
+    """Notes whether a folder was there when a rank began to write its checkpoint into it."""
+    remove, save, found = shutil.rmtree, dcp.save, []
+
+    def slow_remove(path, **options):
+        time.sleep(0.2 if Path(path).exists() else 0)
+        remove(path, **options)
+
+    def noting_save(state, *, checkpoint_id, **options):
+        found.append(any(Path(checkpoint_id).glob("*")))
+        return save(state, checkpoint_id=checkpoint_id, **options)
+
+    with (
+        mock.patch.object(shutil, "rmtree", slow_remove),
+        mock.patch.object(dcp, "save", noting_save),
+    ):
+        yield
+    seen["found"] = found
+
+
 def committed(folder):
     return json.loads((folder / "checkpoints" / "state.json").read_text())
 
@@ -115,7 +142,8 @@ def work(task, exact, folder):
         (newest / "__1_0.distcp").write_bytes(b"damaged")
     torch.distributed.barrier()
     board = Board()
-    seen["resumed"] = train_quietly(part, board)
+    with removing_slowly(seen):
+        seen["resumed"] = train_quietly(part, board)
     seen["damage"] = board.warnings
     for name, other in {
         "graph": replace(part, inputs={"merge": "another"}),
@@ -176,6 +204,13 @@ def test_resumed_training_is_bit_for_bit_the_undisturbed_one(ranks):
     (warning,) = ranks[0]["damage"]
     assert "cannot be loaded" in warning
     assert ranks[1]["damage"] == []
+
+
+def test_what_a_dead_process_left_is_gone_before_any_rank_writes(ranks):
+    """Else a rank may find that the folder exists, and then that it does not."""
+    for seen in ranks:
+        assert seen["found"]
+        assert not any(seen["found"])
 
 
 @pytest.mark.parametrize(
