@@ -27,6 +27,7 @@ from egra_dist.model.recommender import (
     Triplets,
     Weighted,
 )
+from egra_dist.model.selected import Selection, by_kind
 from egra_dist.model.subgraph import Subgraph
 
 _SMALLEST_NORM = 1e-12
@@ -57,29 +58,27 @@ class Egra(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """``H`` over the behaviour graph and every ``P_m``; see :meth:`Recommender.propagate`."""
-        own = torch.arange(len(users) + len(items), device=users.device)
-        return self._propagate_to(own, users, items)
+        return self._propagate_to(None, users, items)
 
     def propagate_batch(
         self, users: Tensor, items: Tensor, shares: Sequence[Triplets]
     ) -> Propagated:
         """To the batch's own nodes alone; see :meth:`Recommender.propagate_batch`."""
-        start = self._nodes.positions.block(rank()).start
-        nodes = torch.unique(torch.cat([share.nodes() for share in shares])) - start
-        own = nodes[(nodes >= 0) & (nodes < len(users) + len(items))]
-        return self.rows_of(self._propagate_to(own, users, items), shares)
+        ids = torch.unique(torch.cat([share.nodes() for share in shares]))
+        wanted = Selection(ids, self._nodes.positions)
+        return self.rows_of(self._propagate_to(wanted, users, items), shares)
 
-    def _propagate_to(self, nodes: Tensor, users: Tensor, items: Tensor) -> Propagated:
+    def _propagate_to(self, wanted: Selection | None, users: Tensor, items: Tensor) -> Propagated:
+        """Own rows of the wanted positions; of all when None."""
         assert self._behavior_graph is not None, "built for sampled propagation alone"
         num_layers = self._settings.model.num_layers
         embeddings = torch.cat([users, items])
-        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers, nodes)
+        behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers, wanted)
+        held = None if wanted is None else wanted.own()
         if self.modality_branch is None:
-            return Propagated(behavior, None, nodes)
-        num_users = torch.searchsorted(nodes, len(users))
-        of_users, of_items = nodes[:num_users], nodes[num_users:] - len(users)
-        modalities = self.modality_branch.propagate(items, of_users, of_items)
-        return Propagated(behavior, modalities, nodes)
+            return Propagated(behavior, None, held)
+        kinds = (None, None) if wanted is None else by_kind(wanted.ids, self._nodes)
+        return Propagated(behavior, self.modality_branch.propagate(items, *kinds), held)
 
     def propagate_sample(self, embeddings: Tensor, sample: Subgraph) -> Propagated:
         """Estimates the rows of a batch from its sampled neighbourhood.

@@ -4,7 +4,6 @@ One primitive, an all-to-all of rows, carries the halo of a propagation layer, t
 and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.mailbox import Access, Mailbox, open_mailbox, row_size
+from egra_dist.model.mailbox import Access, Mailbox
+from egra_dist.model.segment import opened, row_size
 
 
 def world_size() -> int:
@@ -40,6 +40,10 @@ class Traffic:
     def count(self, like: Tensor, num_received: Sequence[int]) -> None:
         """Adds rows that come from others, of the type and width of ``like``."""
         self.received += row_size(like) * (sum(num_received) - num_received[rank()])
+
+    def add(self, like: Tensor, num_rows: int) -> None:
+        """Adds rows of others that are read where they are."""
+        self.received += row_size(like) * num_rows
 
 
 traffic = Traffic()
@@ -77,7 +81,7 @@ def all_to_all(rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int
     """:func:`exchange` without gradients."""
     rows = rows.contiguous()
     target = rows.new_empty((sum(num_received), *rows.shape[1:]))
-    if _mailbox(rows) is None:
+    if opened(Mailbox, rows.device) is None:
         traffic.count(rows, num_received)
         dist.all_to_all_single(target, rows, list(num_received), list(num_sent))
         return target
@@ -108,7 +112,7 @@ def swap(
         read: Is given the rows from a rank, and must not keep them.
     """
     traffic.count(like, num_received)
-    mailbox = _mailbox(like)
+    mailbox = opened(Mailbox, like.device)
     if mailbox and mailbox.swap(like, num_sent, num_received, write, read):
         return
     sent, received = (
@@ -123,20 +127,6 @@ def swap(
     for other, part in enumerate(incoming.split(received)):
         if len(part):
             read(other, part)
-
-
-_opened: dict[str, Any] = {}
-
-
-def _mailbox(rows: Tensor) -> Mailbox | None:
-    """That of the process group, if the rows and all of its ranks are in this machine's memory."""
-    if rows.device.type != "cpu":
-        return None
-    group = dist.group.WORLD
-    if _opened.get("group") is not group:
-        is_alone = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) == dist.get_world_size()
-        _opened.update(group=group, mailbox=open_mailbox() if is_alone else None)
-    return _opened["mailbox"]
 
 
 def fetch_rows(

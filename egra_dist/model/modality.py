@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from egra_dist.model.fusion import fuse
 from egra_dist.model.propagation import PartitionedMatrix
+from egra_dist.model.selected import Selection
 from egra_dist.model.subgraph import ModalityGraph
 
 
@@ -61,30 +62,31 @@ class ModalityBranch(nn.Module):
         self.query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
     def propagate(
-        self, item_embeddings: Tensor, users: Tensor | None = None, items: Tensor | None = None
+        self,
+        item_embeddings: Tensor,
+        users: Selection | None = None,
+        items: Selection | None = None,
     ) -> Tensor:
         """``P_m = [N(A)[:U, U:] I_m; I_m]`` with ``I_m = S_m e_m`` for every modality.
 
         Args:
             item_embeddings: ``E_i``, this rank's rows ``[num_own_items, dim]``.
-            users: The own users that are wanted, distinct, ``int64 [num_users]``; all nodes when
-                None.
-            items: The own items, likewise.
+            users: The users of all ranks that are wanted; all nodes when None.
+            items: The items, likewise.
 
         Returns:
-            ``[num_users + num_items, num_modalities * dim]``, users first.
+            Own rows ``[num_users + num_items, num_modalities * dim]``, users first.
         """
         graph = self._graph
         assert graph is not None, "built for sampled propagation alone"
-        assert (users is None) == (items is None), "all nodes, or some of either kind"
         gathered = [
             graph.item_graphs[m]
             @ self.purified(m, item_embeddings, graph.features[m], graph.present[m])
             for m in self.names
         ]
         of_items = torch.cat(gathered, dim=1)
-        if users is not None:
-            return graph.user_rows.rows_times(users, of_items, items)
+        if users is not None and items is not None:
+            return graph.user_rows.at(users, items.own()) @ of_items
         return torch.cat([graph.user_rows @ of_items, of_items])
 
     def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:

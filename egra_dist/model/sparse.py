@@ -1,6 +1,7 @@
 """A sparse matrix on one rank, and its products with dense ones."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,124 @@ from torch.nn import functional
 
 from egra_dist.graph.csr import Csr
 
-_Csr = tuple[Tensor, Tensor, Tensor]
-"""Columns, offsets of the rows, and values."""
+
+class LinearMap(ABC):
+    """What dense matrices are multiplied with; rows and columns may be spread over ranks."""
+
+    @abstractmethod
+    def times(self, dense: Tensor) -> Tensor:
+        """``[num_rows, dim]`` for ``[num_columns, dim]``, of this rank; no gradient."""
+
+    @abstractmethod
+    def transposed_times(self, dense: Tensor) -> Tensor:
+        """``[num_columns, dim]`` for ``[num_rows, dim]``, of this rank; no gradient."""
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """:meth:`times` with a gradient, which is :meth:`transposed_times`."""
+        return _Product.apply(dense, self)
 
 
-class SparseMatrix:
-    """A sparse matrix on one rank, for products with dense ones.
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, linear: LinearMap) -> Tensor:
+        ctx.linear = linear
+        return linear.times(dense)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.linear.transposed_times(gradients[0].contiguous()), None
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Compressed sparse rows as tensors.
 
     ``embedding_bag`` with per-sample weights is a sparse-dense product, and on CPUs its FBGEMM
-    kernel is two to three times faster than torch's CSR product; on GPUs the latter is faster. The
-    gradient is a product with the transpose, which is kept.
+    kernel is two to three times faster than torch's CSR product; on GPUs the latter is faster.
+
+    Attributes:
+        indices: Columns, ``int32`` or ``int64 [num_entries]``.
+        offsets: Where each row starts, and the last ends, of the same type ``[num_rows + 1]``.
+        values: ``float32 [num_entries]``.
+        num_columns: Number of columns.
+    """
+
+    indices: Tensor
+    offsets: Tensor
+    values: Tensor
+    num_columns: int
+
+    @classmethod
+    def of(cls, matrix: Any, device: torch.device) -> "SparseRows":
+        """The rows of a ``scipy.sparse.csr_array``."""
+        index_type = torch.int32 if matrix.nnz < 2**31 else torch.int64
+        return cls(
+            torch.as_tensor(matrix.indices).to(device, index_type),
+            torch.as_tensor(matrix.indptr).to(device, index_type),
+            torch.as_tensor(matrix.data).to(device, torch.float32),
+            matrix.shape[1],
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    def times(self, dense: Tensor) -> Tensor:
+        """``[num_rows, dim]`` for a dense matrix ``[num_columns, dim]``; no gradient."""
+        # Detached, as embedding_bag otherwise prepares a gradient of its own, at twice the cost.
+        dense, values = dense.detach(), self.values.to(dense.dtype)
+        if dense.is_cuda:
+            shape = (self.num_rows, len(dense))
+            # Checks are left out: they would wait for the device at every product.
+            matrix = torch.sparse_csr_tensor(
+                self.offsets, self.indices, values, shape, check_invariants=False
+            )
+            return matrix @ dense
+        return functional.embedding_bag(
+            self.indices,
+            dense,
+            self.offsets,
+            mode="sum",
+            per_sample_weights=values,
+            include_last_offset=True,
+        )
+
+    def at(self, rows: Tensor) -> "SparseRows":
+        """Some rows, ``int64 [num_chosen]``, one below the other."""
+        starts = self.offsets[rows]
+        counts = self.offsets[rows + 1] - starts
+        new = functional.pad(counts.cumsum(0), (1, 0))
+        shifts = torch.repeat_interleave(starts - new[:-1], counts)
+        entries = torch.arange(len(shifts), device=rows.device) + shifts
+        offsets = new.to(self.offsets.dtype)
+        return SparseRows(self.indices[entries], offsets, self.values[entries], self.num_columns)
+
+    def above_units(self, columns: Tensor) -> "SparseRows":
+        """With rows below that have a single 1 each, at ``columns``, ``int64 [num_more]``."""
+        ends = self.offsets[-1] + torch.arange(1, len(columns) + 1, device=columns.device)
+        return SparseRows(
+            torch.cat([self.indices, columns.to(self.indices.dtype)]),
+            torch.cat([self.offsets, ends.to(self.offsets.dtype)]),
+            torch.cat([self.values, self.values.new_ones(len(columns))]),
+            self.num_columns,
+        )
+
+    def transposed(self) -> "SparseRows":
+        """The transpose; the entries of a row in the order that they had."""
+        rows = torch.arange(self.num_rows, device=self.offsets.device, dtype=self.indices.dtype)
+        order = torch.argsort(self.indices, stable=True)
+        counts = torch.bincount(self.indices, minlength=self.num_columns)
+        return SparseRows(
+            torch.repeat_interleave(rows, torch.diff(self.offsets))[order],
+            functional.pad(counts.cumsum(0), (1, 0)).to(self.offsets.dtype),
+            self.values[order],
+            self.num_rows,
+        )
+
+
+class SparseMatrix(LinearMap):
+    """A sparse matrix on one rank, and its transpose.
 
     Args:
         matrix: ``[num_rows, num_columns]``.
@@ -27,107 +136,25 @@ class SparseMatrix:
     """
 
     def __init__(self, matrix: Csr, device: torch.device) -> None:
-        import scipy.sparse
+        rows = as_scipy(matrix)
+        self.rows = SparseRows.of(rows, device)
+        self.transpose = SparseRows.of(rows.T.tocsr(), device)
 
-        values = matrix.values
-        if values is None:
-            values = np.ones(matrix.num_entries, dtype=np.float32)
-        shape = (matrix.num_rows, matrix.num_columns)
-        rows = scipy.sparse.csr_array((values, matrix.indices, matrix.indptr), shape=shape)
-        self._forward = _on_device(rows, device)
-        self._backward = _on_device(scipy.sparse.csr_array(rows.T), device)
-
-    def __matmul__(self, dense: Tensor) -> Tensor:
-        """``[num_rows, dim]`` for a dense matrix ``[num_columns, dim]``."""
-        return _SparseDense.apply(dense, self._forward, lambda: self._backward)
+    def times(self, dense: Tensor) -> Tensor:
+        """See :meth:`LinearMap.times`."""
+        return self.rows.times(dense)
 
     def transposed_times(self, dense: Tensor) -> Tensor:
-        """``[num_columns, dim]``; no gradient."""
-        return _multiply(self._backward, dense.detach())
-
-    def rows_times(self, rows: Tensor, dense: Tensor, plain: Tensor | None = None) -> Tensor:
-        """Some rows of the product, and below them some rows of the dense matrix itself.
-
-        Args:
-            rows: ``int64 [num_rows]``.
-            dense: ``[num_columns, dim]``.
-            plain: ``int64 [num_plain]`` rows of the dense matrix: taken along with the product, a
-                gradient for all of it is not made twice.
-
-        Returns:
-            ``[num_rows + num_plain, dim]``.
-        """
-        chosen = _rows_of(self._forward, rows)
-        if plain is not None:
-            chosen = _with_plain_rows(chosen, plain)
-        return _SparseDense.apply(dense, chosen, lambda: _transposed(chosen, len(dense)))
+        """See :meth:`LinearMap.transposed_times`."""
+        return self.transpose.times(dense)
 
 
-def _rows_of(matrix: _Csr, rows: Tensor) -> _Csr:
-    indices, offsets, values = matrix
-    starts = offsets[rows]
-    counts = offsets[rows + 1] - starts
-    new = functional.pad(counts.cumsum(0), (1, 0))
-    shifts = torch.repeat_interleave(starts - new[:-1], counts)
-    entries = torch.arange(len(shifts), device=rows.device) + shifts
-    return indices[entries], new.to(offsets.dtype), values[entries]
+def as_scipy(matrix: Csr) -> Any:
+    """The same matrix as a ``scipy.sparse.csr_array``."""
+    import scipy.sparse
 
-
-def _with_plain_rows(matrix: _Csr, rows: Tensor) -> _Csr:
-    """Below a matrix, rows that have a single 1 each."""
-    indices, offsets, values = matrix
-    ends = offsets[-1] + torch.arange(1, len(rows) + 1, device=rows.device)
-    return (
-        torch.cat([indices, rows.to(indices.dtype)]),
-        torch.cat([offsets, ends.to(offsets.dtype)]),
-        torch.cat([values, values.new_ones(len(rows))]),
-    )
-
-
-def _transposed(matrix: _Csr, num_columns: int) -> _Csr:
-    indices, offsets, values = matrix
-    rows = torch.arange(len(offsets) - 1, device=offsets.device, dtype=indices.dtype)
-    order = torch.argsort(indices)
-    counts = torch.bincount(indices, minlength=num_columns)
-    starts = functional.pad(counts.cumsum(0), (1, 0)).to(offsets.dtype)
-    return torch.repeat_interleave(rows, torch.diff(offsets))[order], starts, values[order]
-
-
-def _on_device(matrix: Any, device: torch.device) -> _Csr:
-    index_type = torch.int32 if matrix.nnz < 2**31 else torch.int64
-    return (
-        torch.as_tensor(matrix.indices).to(device, index_type),
-        torch.as_tensor(matrix.indptr).to(device, index_type),
-        torch.as_tensor(matrix.data).to(device, torch.float32),
-    )
-
-
-class _SparseDense(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, dense: Tensor, matrix: _Csr, transpose: Callable[[], _Csr]) -> Tensor:
-        ctx.transpose = transpose
-        # Detached, as embedding_bag otherwise prepares a gradient of its own, at twice the cost.
-        return _multiply(matrix, dense.detach())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _multiply(ctx.transpose(), gradients[0].contiguous()), None, None
-
-
-def _multiply(matrix: _Csr, dense: Tensor) -> Tensor:
-    indices, offsets, values = matrix
-    if dense.is_cuda:
-        shape = (len(offsets) - 1, len(dense))
-        # Checks are left out: they would wait for the device at every product.
-        rows = torch.sparse_csr_tensor(
-            offsets, indices, values.to(dense.dtype), shape, check_invariants=False
-        )
-        return rows @ dense
-    return functional.embedding_bag(
-        indices,
-        dense,
-        offsets,
-        mode="sum",
-        per_sample_weights=values.to(dense.dtype),
-        include_last_offset=True,
-    )
+    values = matrix.values
+    if values is None:
+        values = np.ones(matrix.num_entries, dtype=np.float32)
+    shape = (matrix.num_rows, matrix.num_columns)
+    return scipy.sparse.csr_array((values, matrix.indices, matrix.indptr), shape=shape)

@@ -1,7 +1,7 @@
-"""Bytes that the largest worker of a training holds, and rows and bytes that reach it per step.
+"""Bytes that the largest worker of a training holds.
 
 Pure formulas (``egra_dist.train.setup`` puts the same parts together); those of a sampled step are
-in ``sampled.py``.
+in ``sampled.py``, what travels in ``traffic.py``.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ LIBRARIES = 600 * 2**20
 """What a worker's process holds before it has any data: Python, torch, TorchRec, Ray."""
 RECIPROCITY = 0.5
 """Share of the edges of a kNN graph whose reverse is one, too; hubs lower it, clusters raise it."""
+SELECTING = ("lightgcn", "mgcn", "gume", "egra")
+"""Models that propagate to the nodes of a batch alone."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def memory(
     tables = bytes_of_table * (worker.users * model.user_dim + worker.items * model.dim)
     adam = training.optimizer.tables == "adam"
     optimizer = 2 * tables if adam else FLOAT * worker.nodes
-    widths = _widths(sizes, training)
+    widths = widths_of(sizes, training)
     parts = {
         "tables": tables,
         "gradients": tables,
@@ -136,32 +138,6 @@ def memory(
     return parts | step
 
 
-def bytes_per_step(
-    sizes: Sizes,
-    training: TrainingSettings,
-    graph: ItemGraphSettings | None,
-    k: int,
-    num_workers: int,
-) -> int:
-    """Bytes that reach the largest worker in a step, forwards and back."""
-    worker = largest_worker(sizes, graph, k, num_workers)
-    model, away = training.model, 1 - 1 / num_workers
-    num_modalities = len(_widths(sizes, training))
-    if training.propagation.mode == "sampled":
-        around = sampled.surroundings(sizes, training, graph, num_modalities, num_workers)
-        return sampled.received_bytes(around, training, num_workers)
-    rows = 0.0
-    if model.name != "vbpr":
-        rows += model.num_layers * worker.halo
-    if model.name in ("mgcn", "gume", "egra"):
-        rows += num_modalities * (worker.item_halo + worker.user_halo)
-    elif model.name == "freedom":
-        rows += num_modalities * model.freedom.item_layers * worker.item_halo
-    batch = 3 * training.batch_size / num_workers * away * (1 + num_modalities)
-    aligned = 2 * training.batch_size * away if num_modalities else 0
-    return round(2 * FLOAT * model.dim * (rows + batch + aligned))
-
-
 def merged_graph_of(
     training: TrainingSettings, own: ItemGraphSettings, is_main: bool
 ) -> ItemGraphSettings | None:
@@ -173,7 +149,8 @@ def merged_graph_of(
     return None
 
 
-def _widths(sizes: Sizes, training: TrainingSettings) -> list[int]:
+def widths_of(sizes: Sizes, training: TrainingSettings) -> list[int]:
+    """Columns of the features of each modality that the model sees."""
     model = training.model
     if not model.uses_modalities:
         return []
@@ -189,12 +166,17 @@ def _graph_bytes(
     num_workers: int,
     worker: Worker,
 ) -> int:
-    """Own rows of every matrix and of its transpose, which the gradient needs."""
-    name, num_modalities = training.model.name, len(_widths(sizes, training))
+    """Own rows of every matrix and of its transpose, which the gradient needs.
+
+    Where rows of a batch are multiplied apart, each of several workers knows its columns, too.
+    """
+    name, num_modalities = training.model.name, len(widths_of(sizes, training))
     if name == "vbpr":
         return 0
     edges = (2 * sizes.num_interactions + num_item_edges(sizes, graph)) / num_workers
     total = _product_bytes(edges, worker.nodes, worker.halo)
+    if name in SELECTING and num_workers > 1:
+        total += edges * (INDEX + FLOAT) + INDEX * sizes.num_nodes
     if name == "freedom":
         kept = 1 - training.model.freedom.edge_dropout
         total += _product_bytes(edges * kept, worker.nodes, worker.halo)
@@ -204,6 +186,8 @@ def _graph_bytes(
     if name in ("mgcn", "gume", "egra") and num_modalities:
         interactions = sizes.num_interactions / num_workers
         total += _product_bytes(interactions, worker.users, worker.user_halo + worker.items)
+        if num_workers > 1:
+            total += interactions * (INDEX + FLOAT) + INDEX * sizes.num_users
     return round(total)
 
 

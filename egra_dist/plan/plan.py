@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from egra_dist.config import MAIN, Config, ItemGraphSettings
 from egra_dist.plan import memory as formulas
 from egra_dist.plan.sizes import Sizes
+from egra_dist.plan.traffic import bytes_per_step
 
 if TYPE_CHECKING:  # brings torch: only where a search is planned
     from egra_dist.graph.knn import KnnSettings
@@ -124,7 +125,7 @@ def make_plan(config: Config, sizes: Sizes, num_workers: int, memory_per_worker:
         trainings[stage] = TrainingPlan(
             formulas.largest_worker(sizes, graph, k, num_workers),
             parts,
-            formulas.bytes_per_step(sizes, training, graph, k, num_workers),
+            bytes_per_step(sizes, training, graph, k, num_workers),
             -(-sizes.num_interactions // training.batch_size),
             sum(parts.values()) <= memory_per_worker,
         )

@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 from ranks import run_on_ranks
 
-from egra_dist.model.mailbox import open_mailbox
+from egra_dist.model.mailbox import Mailbox
+from egra_dist.model.segment import open_together
 
 NUM_RANKS = 3
 SIZES = (0, 1, 7, 40_000, 3)
@@ -16,7 +17,7 @@ SIZES = (0, 1, 7, 40_000, 3)
 
 def exchange_both_ways():
     """What does not come through the mailbox as through gloo."""
-    rank, mailbox = dist.get_rank(), open_mailbox()
+    rank, mailbox = dist.get_rank(), open_together(Mailbox)
     assert mailbox is not None
     wrong = []
     for turn, size in enumerate(SIZES):
@@ -32,7 +33,7 @@ def exchange_both_ways():
             if not is_there or not torch.equal(came, wanted):
                 wrong.append((turn, dtype))
     wrong += [] if is_refused_by_all(mailbox) else ["not refused"]
-    return wrong, [path.name for path in Path("/dev/shm").glob(f"{mailbox.name}*")]
+    return wrong, [path.name for path in Path("/dev/shm").glob(f"*{mailbox.name}*")]
 
 
 def is_refused_by_all(mailbox):

@@ -1,5 +1,8 @@
 """Exact propagation over 1 to 4 ranks is the dense product in float64; so is its gradient."""
 
+import itertools
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,10 @@ from ranks import run_on_ranks
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition, take_rows
+from egra_dist.model.blackboard import Blackboard
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
+from egra_dist.model.segment import opened
+from egra_dist.model.selected import Selection
 
 DIM, NUM_LAYERS, NUM_GRAPHS = 5, 3, 24
 
@@ -27,12 +33,22 @@ def random_graph(number):
     return num_users, num_items, Csr(indptr, columns.astype(np.int32), values, size), dense
 
 
-def propagate_on_rank():
+def propagate_on_rank(is_one_machine):
     """Of each graph this rank's rows, their propagation, its gradient, and halo rows."""
-    return [propagate(number) for number in range(NUM_GRAPHS)]
+    if not is_one_machine:
+        os.environ["LOCAL_WORLD_SIZE"] = "0"
+    whole = [propagate(number) for number in range(NUM_GRAPHS)]
+    assert bool(opened(Blackboard, torch.device("cpu"))) == is_one_machine
+    return whole, [propagate(number, some_of) for number in range(NUM_GRAPHS)]
 
 
-def propagate(number):
+def some_of(number, size):
+    """Positions that all ranks ask for."""
+    chosen = np.random.default_rng(1000 + number).random(size) < 0.4
+    return np.flatnonzero(chosen)
+
+
+def propagate(number, choose=None):
     num_users, num_items, matrix, _ = random_graph(number)
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     nodes = NodePartition(
@@ -48,9 +64,19 @@ def propagate(number):
     embeddings, weights = inputs(number, num_users + num_items)
     mine = np.concatenate([np.arange(len(embeddings))[block] for block in nodes.own_nodes(rank)])
     x = embeddings[mine].requires_grad_()
-    result = mean_of_layers(graph, x, NUM_LAYERS)
-    (result * weights[mine]).sum().backward()
-    return mine, result.detach().numpy(), x.grad.numpy(), graph.num_halo_rows
+    wanted = None
+    if choose is not None:
+        wanted = Selection(torch.from_numpy(choose(number, len(embeddings))), nodes.positions)
+    result = mean_of_layers(graph, x, NUM_LAYERS, wanted)
+    own = slice(None) if wanted is None else wanted.own().numpy()
+    (result * weights[mine][own]).sum().backward()
+    return {
+        "mine": mine,
+        "asked": mine[own],
+        "result": result.detach().numpy(),
+        "gradient": x.grad.numpy(),
+        "num_halo_rows": graph.num_halo_rows,
+    }
 
 
 def inputs(number, size):
@@ -58,16 +84,25 @@ def inputs(number, size):
     return torch.randn(size, DIM), torch.randn(size, DIM)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
-def test_propagation_on_ranks_is_the_dense_one_in_float64(num_ranks):
-    results = run_on_ranks(propagate_on_rank, num_ranks)
+@pytest.mark.parametrize(
+    ("num_ranks", "is_one_machine"), [(1, False), *itertools.product([2, 3, 4], [True, False])]
+)
+def test_propagation_on_ranks_is_the_dense_one_in_float64(num_ranks, is_one_machine):
+    results = run_on_ranks(propagate_on_rank, num_ranks, is_one_machine)
     for number in range(NUM_GRAPHS):
         dense = random_graph(number)[-1]
         embeddings, weights = (part.double().numpy() for part in inputs(number, len(dense)))
         mean = np.mean([np.linalg.matrix_power(dense, n) for n in range(NUM_LAYERS + 1)], axis=0)
-        for mine, result, gradient, num_halo_rows in (of_rank[number] for of_rank in results):
-            np.testing.assert_allclose(result, (mean @ embeddings)[mine], rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(gradient, (mean.T @ weights)[mine], rtol=1e-4, atol=1e-4)
-            needed = dense[mine].any(0)
-            needed[mine] = False
-            assert num_halo_rows == needed.sum()
+        for is_some in (False, True):
+            found = [of_rank[is_some][number] for of_rank in results]
+            asked = np.concatenate([one["asked"] for one in found])
+            for one in found:
+                close(one["result"], (mean @ embeddings)[one["asked"]])
+                close(one["gradient"], (mean[asked].T @ weights[asked])[one["mine"]])
+                needed = dense[one["mine"]].any(0)
+                needed[one["mine"]] = False
+                assert one["num_halo_rows"] == needed.sum()
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

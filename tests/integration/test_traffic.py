@@ -1,5 +1,6 @@
 """What comes to a worker in a step is what was planned."""
 
+import os
 from itertools import islice
 
 import pytest
@@ -10,8 +11,8 @@ from test_training_ranks import CPU, train_on_rank, with_folder
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import ItemGraphSettings
 from egra_dist.model.exchange import traffic
-from egra_dist.plan.memory import bytes_per_step
 from egra_dist.plan.sizes import sizes_of_catalog
+from egra_dist.plan.traffic import bytes_per_step
 from egra_dist.train.setup import assemble
 
 NUM_RANKS, NUM_STEPS = 2, 4
@@ -33,6 +34,7 @@ CASES = {
 
 def measure(tasks):
     """Bytes that come to this rank in a step, of each training; and what one of them logs."""
+    os.environ["LOCAL_WORLD_SIZE"] = "0"  # as on machines of their own
     found = []
     for task in tasks:
         parts = assemble(task, CPU)
@@ -68,4 +70,5 @@ def test_bytes_of_a_step_are_those_of_the_plan(catalog, tmp_path):
         found = max(figures[number] for figures, _ in results)
         assert found == pytest.approx(planned, rel=0.15), name
     (_, logged), _ = results
-    assert logged == [pytest.approx(results[0][0][0] / 2**20, rel=0.05)]
+    # The last batch of an epoch is smaller.
+    assert logged == [pytest.approx(results[0][0][0] / 2**20, rel=0.1)]

@@ -5,6 +5,7 @@ import torch
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
+from egra_dist.model.selected import Selection
 from tests.matrices import csr_of
 
 
@@ -15,6 +16,10 @@ def random_matrix(num_rows, num_columns, share, seed=0):
     )
     dense[num_rows // 2] = 0  # an isolated row
     return csr_of(dense), dense
+
+
+def selection(rows, num_rows):
+    return Selection(torch.tensor(rows, dtype=torch.int64), RowPartition.even(num_rows, 1))
 
 
 @pytest.mark.parametrize(("num_rows", "num_columns"), [(5, 9), (9, 5), (6, 6)])
@@ -30,27 +35,27 @@ def test_product_and_gradient_match_float64(num_rows, num_columns):
     assert product.num_halo_rows == 0
 
 
-@pytest.mark.parametrize("rows", [[3, 0, 4], [2], []])
+@pytest.mark.parametrize("rows", [[0, 3, 4], [2], []])
 def test_some_rows_of_a_product_and_their_gradient_match_float64(rows):
     matrix, dense = random_matrix(5, 9, share=0.4)
     product = PartitionedMatrix(matrix, RowPartition.even(9, 1), torch.device("cpu"))
     x = torch.randn(9, 3, requires_grad=True)
     weights = torch.randn(len(rows), 3)
-    result = product.rows_times(torch.tensor(rows, dtype=torch.int64), x)
+    result = product.at(selection(rows, 5)) @ x
     (result * weights).sum().backward()
     some = dense[rows]
     np.testing.assert_allclose(result.detach(), some @ x.detach().double().numpy(), atol=1e-6)
     np.testing.assert_allclose(x.grad, some.T @ weights.double().numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize(("rows", "plain"), [([3, 0, 4], [1, 8]), ([2], []), ([], [0])])
+@pytest.mark.parametrize(("rows", "plain"), [([0, 3, 4], [1, 8]), ([2], []), ([], [0])])
 def test_rows_of_the_dense_matrix_come_along_with_those_of_a_product(rows, plain):
     matrix, dense = random_matrix(5, 9, share=0.4)
     product = PartitionedMatrix(matrix, RowPartition.even(9, 1), torch.device("cpu"))
     x = torch.randn(9, 3, requires_grad=True)
     weights = torch.randn(len(rows) + len(plain), 3)
-    chosen, along = (torch.tensor(numbers, dtype=torch.int64) for numbers in (rows, plain))
-    result = product.rows_times(chosen, x, along)
+    along = torch.tensor(plain, dtype=torch.int64)
+    result = product.at(selection(rows, 5), along) @ x
     (result * weights).sum().backward()
     both = np.concatenate([dense[rows], np.eye(9)[plain]])
     np.testing.assert_allclose(result.detach(), both @ x.detach().double().numpy(), atol=1e-6)
@@ -72,8 +77,8 @@ def test_mean_of_layers_of_some_rows_and_its_gradient_match_float64(num_layers):
     matrix, dense = random_matrix(7, 7, share=0.5)
     product = PartitionedMatrix(matrix, RowPartition.even(7, 1), torch.device("cpu"))
     x, weights = torch.randn(7, 4, requires_grad=True), torch.randn(3, 4)
-    rows = torch.tensor([0, 2, 5])
-    result = mean_of_layers(product, x, num_layers, rows)
+    rows = [0, 2, 5]
+    result = mean_of_layers(product, x, num_layers, selection(rows, 7))
     (result * weights).sum().backward()
     powers = [np.linalg.matrix_power(dense, layer) for layer in range(num_layers + 1)]
     mean = np.mean(powers, axis=0)[rows]

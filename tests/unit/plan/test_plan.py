@@ -21,8 +21,8 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.item import write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings, build_knn
 from egra_dist.graph.partition import NodePartition, RowPartition, take_rows
-from egra_dist.model.propagation import PartitionedMatrix
-from egra_dist.plan import memory, sizes
+from egra_dist.model.sparse import SparseMatrix
+from egra_dist.plan import memory, sizes, traffic
 from egra_dist.plan.plan import disk_bytes, make_plan
 from egra_dist.plan.sampled import surroundings
 from egra_dist.train.inference import Graphs
@@ -83,19 +83,19 @@ def test_halo_and_graph_are_those_of_a_worker(known, num_workers):
     )
     rows = take_rows(Csr.load(graphs / "plain"), nodes.own_nodes(0))
     positions = nodes.position_of_nodes(rows.indices).astype(np.int32)
-    own = Csr(rows.indptr, positions, rows.values, rows.num_columns)
-    product = PartitionedMatrix(own, nodes.positions, CPU)
+    halo = np.unique(positions[positions >= nodes.positions.size(0)])
     worker = memory.largest_worker(counted, None, K, num_workers)
     assert (worker.users, worker.items) == (nodes.users.size(0), nodes.items.size(0))
-    assert product.num_halo_rows == near(worker.halo)
+    assert len(halo) == near(worker.halo)
 
     light = TrainingSettings.model_validate({"model": {"name": "lightgcn"}})
-    taken = sum(
-        tensor.nbytes
-        for direction in (product._product._forward, product._product._backward)
-        for tensor in direction
-    )
+    own = SparseMatrix(Csr(rows.indptr, positions, rows.values, rows.num_columns), CPU)
+    taken = sum(map(bytes_of, (own.rows, own.transpose, own.transpose)))  # columns as the transpose
     assert taken == near(memory.memory(counted, light, None, K, num_workers)["graph"])
+
+
+def bytes_of(rows):
+    return rows.indices.nbytes + rows.offsets.nbytes + rows.values.nbytes
 
 
 def test_counts_alone_predict_no_smaller_halo(known):
@@ -139,8 +139,8 @@ def test_parts_shrink_with_the_workers_and_one_worker_receives_nothing(known):
     for part in ("tables", "gradients", "optimizer", "graph", "features", "activations"):
         assert shared[part] < alone[part]
     assert alone["halo"] == 0 < shared["halo"]
-    assert memory.bytes_per_step(counted, training, graph, K, 1) == 0
-    assert memory.bytes_per_step(counted, training, graph, K, 4) > 0
+    assert traffic.bytes_per_step(counted, training, graph, K, 1) == 0
+    assert traffic.bytes_per_step(counted, training, graph, K, 4) > 0
 
 
 def call(*arguments):
