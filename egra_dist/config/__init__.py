@@ -18,13 +18,13 @@ from egra_dist.config.running import (
     TrackingSettings,
 )
 from egra_dist.config.shares import modality_shares
+from egra_dist.config.tables import OptimizerSettings, TableSettings
 from egra_dist.config.training import (
     AlignmentSettings,
     Bm3Settings,
     FreedomSettings,
     ModelName,
     ModelSettings,
-    OptimizerSettings,
     PretrainSettings,
     RankingSettings,
     TrainingSettings,
@@ -53,6 +53,7 @@ __all__ = [
     "PropagationSettings",
     "RankingSettings",
     "Settings",
+    "TableSettings",
     "TrackingSettings",
     "TrainingSettings",
     "load_config",
