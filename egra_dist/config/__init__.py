@@ -18,7 +18,11 @@ from egra_dist.config.running import (
     TrackingSettings,
 )
 from egra_dist.config.shares import modality_shares
-from egra_dist.config.tables import OptimizerSettings, TableSettings
+from egra_dist.config.tables import (
+    ManagedCollisionSettings,
+    OptimizerSettings,
+    TableSettings,
+)
 from egra_dist.config.training import (
     AlignmentSettings,
     Bm3Settings,
@@ -46,6 +50,7 @@ __all__ = [
     "FreedomSettings",
     "ItemGraphSettings",
     "KubernetesSettings",
+    "ManagedCollisionSettings",
     "ModelName",
     "ModelSettings",
     "OptimizerSettings",

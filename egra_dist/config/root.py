@@ -101,6 +101,24 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _managed_tables_keep_their_workers(self) -> "Config":
+        for stage, training in self.trainings.items():
+            managed, cluster = training.tables.managed_collision, self.cluster
+            if managed.is_used and cluster.min_workers:
+                raise ValueError(
+                    f"cluster.min_workers = {cluster.min_workers}: not with "
+                    f"{stage}.tables.managed_collision, where ids stay with their worker"
+                )
+            for name in ("user_rows", "item_rows"):
+                rows = getattr(managed, name)
+                if rows and rows < 2 * cluster.num_workers:
+                    raise ValueError(
+                        f"{stage}.tables.managed_collision.{name} = {rows}: at least two for each "
+                        f"of {cluster.num_workers} workers"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _baselines_have_names_of_their_own(self) -> "Config":
         for name in self.baselines:
             if name in STAGES or not name.isidentifier():

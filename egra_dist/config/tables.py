@@ -1,5 +1,6 @@
 """The embedding tables: how they are updated, looked up and sharded."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -25,6 +26,25 @@ class OptimizerSettings(Settings):
     """See ``decay``."""
 
 
+class ManagedCollisionSettings(Settings):
+    """Fewer rows than ids: rows go to the ids that are seen, and leave those that no longer are."""
+
+    user_rows: Annotated[int, Field(ge=2)] | None = None
+    """Rows of the user table; one for each user when not given."""
+    item_rows: Annotated[int, Field(ge=2)] | None = None
+    """Rows of the item table; one for each item when not given."""
+    eviction: Literal["lfu", "lru", "distance_lfu"] = "distance_lfu"
+    """Which ids lose their row first: those seen least often, those not seen for longest, or by
+    both."""
+    interval: PositiveInt = 100
+    """Steps between two times that rows are given away."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a table has fewer rows than ids."""
+        return self.user_rows is not None or self.item_rows is not None
+
+
 class TableSettings(Settings):
     """Where the rows of the tables are, and how a sampled step looks them up."""
 
@@ -47,6 +67,31 @@ class TableSettings(Settings):
     """Memory of a GPU, for the planner; TorchRec's own guess when not given."""
     host_memory_gib: PositiveFloat | None = None
     """Memory of the host for one worker, for the planner; TorchRec's own guess when not given."""
+
+    managed_collision: ManagedCollisionSettings = ManagedCollisionSettings()
+
+    def num_rows(self, num_ids: Mapping[str, int]) -> dict[str, int]:
+        """Rows of the tables ``user`` and ``item``, which have so many ids."""
+        managed = self.managed_collision
+        rows = {"user": managed.user_rows, "item": managed.item_rows}
+        return {table: rows.get(table) or number for table, number in num_ids.items()}
+
+    @model_validator(mode="after")
+    def _collisions_can_be_managed(self) -> "TableSettings":
+        if not self.managed_collision.is_used:
+            return self
+        if self.lookup == "direct":
+            raise ValueError("tables.managed_collision: needs tables.lookup = 'torchrec'")
+        if self.sharding != ["row_wise"]:
+            raise ValueError(
+                f"tables.sharding = {self.sharding!r}: only ['row_wise'] with managed_collision"
+            )
+        if self.kernel == "fused_uvm_caching":
+            raise ValueError(
+                "tables.kernel = 'fused_uvm_caching': only 'fused' and 'fused_uvm' with "
+                "managed_collision"
+            )
+        return self
 
     @model_validator(mode="after")
     def _torchrec_is_needed(self) -> "TableSettings":

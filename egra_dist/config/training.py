@@ -213,6 +213,11 @@ class TrainingSettings(Settings):
                 f"tables.lookup = 'torchrec': needs propagation.mode = 'sampled', "
                 f"not {self.propagation.mode!r}"
             )
+        if self.tables.managed_collision.is_used and self.warm_start:
+            raise ValueError(
+                f"warm_start = {str(self.warm_start)!r}: not with tables.managed_collision, where "
+                "ids have no rows before the first step"
+            )
         if self.optimizer.table_type != "float32":
             raise ValueError(
                 f"optimizer.table_type = {self.optimizer.table_type!r}: tables.lookup = "

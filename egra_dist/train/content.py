@@ -49,12 +49,18 @@ def content(
         return tables.shard_like(table, copies) if copies[0].dim() else copies[0]
 
     rows = {table: [shard.values for shard in tables.shards(table)] for table in (USER, ITEM)}
+    mapping = {
+        f"{table}_mapping": {name: sharded(table, value) for name, value in state.items()}
+        for table in (USER, ITEM)
+        if (state := tables.mapping_state(table))
+    }
     return {
         "tables": {table: sharded(table, values) for table, values in rows.items()},
         "table_optimizer": {
             table: {name: sharded(table, v) for name, v in optimizers.table_state(table).items()}
             for table in (USER, ITEM)
         },
+        **mapping,
         "dense": {name: of(value) for name, value in model.state_dict().items()},
         "dense_optimizer": {
             str(position): {name: of(value) for name, value in state.items()}

@@ -100,6 +100,7 @@ def assemble(
             recorder,
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
+            tables.metrics,
         ),
         agreement=Agreement(
             partial(_told, task.progress),
@@ -137,6 +138,10 @@ def _tables(
 
 def _keeping(task: Task, catalog: Catalog) -> Keeping:
     made_from = {**task.inputs, "catalog": catalog.digest, "seed": str(task.seed)}
+    if (
+        task.settings.tables.managed_collision.is_used
+    ):  # whose ids have their rows on the same worker
+        made_from["number of workers"] = str(dist.get_world_size())
     return Keeping(
         task.folder / "checkpoints",
         made_from,

@@ -126,6 +126,7 @@ def test_small_tables_need_updates_of_few_rows(others):
 
 
 TORCHREC = ["train.tables.lookup=torchrec", "train.propagation.mode=sampled"]
+MANAGED = "train.tables.managed_collision.item_rows=12"
 ADAGRAD = "train.optimizer.tables=rowwise_adagrad"
 
 
@@ -147,6 +148,24 @@ ADAGRAD = "train.optimizer.tables=rowwise_adagrad"
         (["train.tables.sharding=[]"], "train.tables.sharding = []: list should have at least 1"),
         (["train.tables.sharding=[grid]"], "train.tables.sharding.0 = 'grid': input should be"),
         (["train.tables.cache_load_factor=0"], "train.tables.cache_load_factor = 0: input should"),
+        ([MANAGED], "tables.managed_collision: needs tables.lookup = 'torchrec'"),
+        (
+            [*TORCHREC, ADAGRAD, MANAGED, "train.tables.sharding=[table_wise]"],
+            "tables.sharding = ['table_wise']: only ['row_wise'] with managed_collision",
+        ),
+        (
+            [*TORCHREC, MANAGED, "train.tables.kernel=fused_uvm_caching"],
+            "tables.kernel = 'fused_uvm_caching': only 'fused' and 'fused_uvm'",
+        ),
+        ([*TORCHREC, ADAGRAD, MANAGED, "train.warm_start=x"], "warm_start = 'x': not with"),
+        (
+            [*TORCHREC, ADAGRAD, MANAGED, "cluster.num_workers=8", "cluster.min_workers=7"],
+            "cluster.min_workers = 7: not with train.tables.managed_collision",
+        ),
+        (
+            [*TORCHREC, ADAGRAD, MANAGED, "cluster.num_workers=8"],
+            "train.tables.managed_collision.item_rows = 12: at least two for each of 8 workers",
+        ),
         (["train.tables.column_width=6"], "train.tables.column_width = 6: input should be a mult"),
     ],
 )

@@ -48,7 +48,7 @@ class EmbeddingTables(ABC):
     """Two sharded tables; needs an initialised process group.
 
     Args:
-        sizes: Rows of each table.
+        sizes: Ids of each table, and as a rule its rows.
         widths: Columns of each table.
         sharded: The tables as TorchRec has sharded them.
     """
@@ -62,6 +62,7 @@ class EmbeddingTables(ABC):
         self._sizes = sizes
         self._widths = widths
         self._sharded = sharded
+        self._num_rows = {table: tensor.size(0) for table, tensor in sharded.items()}
 
     @abstractmethod
     def lookup(self, ids: Mapping[str, Tensor]) -> Tensor:
@@ -95,12 +96,12 @@ class EmbeddingTables(ABC):
         return self._widths[table]
 
     def partition(self, table: str) -> RowPartition:
-        """Who evaluates which row, and owns it where a table is row-wise."""
+        """Who evaluates which id, and owns its row where a table is row-wise."""
         return RowPartition.even(self._sizes[table], dist.get_world_size())
 
     def initialize(self, seed: int) -> None:
         """Xavier-uniform rows that depend on the seed and not on the number of ranks."""
-        for position, (table, num_rows) in enumerate(self._sizes.items()):
+        for position, (table, num_rows) in enumerate(self._num_rows.items()):
             for shard in self.shards(table):
                 with torch.no_grad():
                     fill_rows(shard, num_rows, self.width(table), seed=seed * 2 + position)
@@ -113,6 +114,14 @@ class EmbeddingTables(ABC):
     @abstractmethod
     def purge(self) -> None:
         """Forgets what was derived from shards that have been written since."""
+
+    def mapping_state(self, table: str) -> dict[str, list[Tensor]]:
+        """Which ids have which rows, where that changes; a tensor for each of :meth:`shards`."""
+        return {}
+
+    def metrics(self) -> dict[str, float]:
+        """What is recorded of the tables beside losses; a collective call."""
+        return {}
 
     def sharded_tensors(self) -> dict[str, ShardedTensor]:
         """The tables as TorchRec has sharded them."""
@@ -127,7 +136,7 @@ class EmbeddingTables(ABC):
                 sharded, too, what belongs to rows alone is kept once for each block of columns.
         """
         starts = sorted({shard.shard_offsets[1] for shard in self._metadata(table)})
-        num_rows, dim = self._sizes[table], self.width(table)
+        num_rows, dim = self._num_rows[table], self.width(table)
         local = []
         for shard, value in zip(self.shards(table), values, strict=True):
             first = [shard.rows.start, shard.columns.start]

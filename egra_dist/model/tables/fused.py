@@ -80,6 +80,7 @@ class FusedTables(EmbeddingTables):
         self._device = device
         self._optimizer_name = optimizer.tables
         self._kernels = list(_kernels(self.module))
+        self._managed = dict(_managed(self.module))
         self._num_lookups = torch.zeros((), dtype=torch.int64)
 
     @property
@@ -143,10 +144,37 @@ class FusedTables(EmbeddingTables):
             rows = slice(min(start, own.stop), min(start + _ROWS_AT_ONCE, own.stop))
             ids = dict.fromkeys(self._sizes, self._empty().long())
             ids[table] = torch.arange(rows.start, rows.stop, device=self._device)
+            self.module.eval()  # nobody gets or loses a row
             with torch.no_grad():
                 values = self.lookup(ids)
+            self.module.train()
             yield rows, values
         self._set_num_lookups()
+
+    def mapping_state(self, table: str) -> dict[str, list[Tensor]]:
+        """See :meth:`EmbeddingTables.mapping_state`."""
+        managed = self._managed.get(table)
+        if managed is None:
+            return {}
+        state = {name.lstrip("_"): value for name, value in managed.state_dict().items()}
+        counted = state.pop("current_iter_tensor")
+        del state["output_segments_tensor"]
+        return {name: [value] for name, value in state.items()} | {"steps": [counted.view(())]}
+
+    def metrics(self) -> dict[str, float]:
+        """See :meth:`EmbeddingTables.metrics`; of tables whose collisions are managed."""
+        found: dict[str, float] = {}
+        for table, managed in self._managed.items():
+            counts = torch.cat([managed.counts, managed.num_taken()[None]])
+            managed.counts.zero_()
+            dist.all_reduce(counts)
+            seen, without, evicted, taken = counts.tolist()
+            found |= {
+                f"tables/{table}_collision_rate": without / max(seen, 1),
+                f"tables/{table}_eviction_rate": evicted / self._num_rows[table],
+                f"tables/{table}_occupancy": taken / self._num_rows[table],
+            }
+        return found
 
     def flush(self) -> None:
         """See :meth:`EmbeddingTables.flush`."""
@@ -157,6 +185,8 @@ class FusedTables(EmbeddingTables):
         """See :meth:`EmbeddingTables.purge`."""
         for kernel in self._kernels:
             kernel.purge()
+        for managed in self._managed.values():
+            managed.forget()
         self._set_num_lookups()
 
     def _empty(self, *width: int) -> Tensor:
@@ -205,6 +235,12 @@ def _kernels(model: nn.Module) -> Iterator[Any]:
             for part in lookup.modules():
                 if isinstance(part, BatchedFusedEmbedding):
                     yield part
+
+
+def _managed(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What maps the ids of tables to rows, where that is not the rows' own numbers."""
+    for part in model.modules():
+        yield from getattr(part, "_managed_collision_modules", nn.ModuleDict()).items()
 
 
 def _place(metadata: Any) -> tuple[slice, slice]:

@@ -1,7 +1,7 @@
 """Tables as TorchRec's planner places them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,17 @@ _GIB = 2**30
 
 
 class Collections(nn.Module):
-    """One collection for each table: the tables of one collection must be equally wide."""
+    """One collection for each table: the tables of one collection must be equally wide.
 
-    def __init__(self, tables: dict[str, nn.Module]) -> None:
+    Args:
+        tables: By name.
+        managed: Those with managed collisions.
+    """
+
+    def __init__(self, tables: Mapping[str, nn.Module], managed: Collection[str] = ()) -> None:
         super().__init__()
         self.tables = nn.ModuleDict(tables)
+        self.managed = managed
 
     def forward(self, batch: Lookup) -> Tensor:
         """Rows of all tables, one below the other, ``[num_rows, dim]``.
@@ -27,7 +33,8 @@ class Collections(nn.Module):
         TorchRec's pipelines trace this to find out which field of a batch they may send ahead.
         """
         found = {name: table(batch.features) for name, table in self.tables.items()}
-        return torch.cat([found[name][name].values() for name in self.tables])
+        rows = {name: found[name][0] if name in self.managed else found[name] for name in found}
+        return torch.cat([rows[name][name].values() for name in self.tables])
 
 
 def planned_tables(
@@ -42,7 +49,7 @@ def planned_tables(
     """The tables, without their rows, and who plans where these go.
 
     Args:
-        sizes: Rows of each table.
+        sizes: Ids of each table, and its rows where collisions are not managed.
         widths: Columns of each table.
         num_ranks: Number of workers.
         device_type: ``cpu`` or ``cuda``.
@@ -60,29 +67,38 @@ def planned_tables(
         from torchrec.distributed.planner import EmbeddingShardingPlanner
         from torchrec.modules.embedding_configs import dtype_to_data_type
 
+    settings = settings or TableSettings()
+    num_rows = settings.num_rows(sizes)
     configs = {
         name: EmbeddingConfig(
             name=name,
             embedding_dim=widths[name],
-            num_embeddings=num_rows,
+            num_embeddings=num_rows[name],
             feature_names=[name],
             data_type=dtype_to_data_type(dtype),
         )
-        for name, num_rows in sizes.items()
+        for name in sizes
     }
-    module = Collections(
-        {
-            name: EmbeddingCollection(tables=[config], device=torch.device("meta"))
-            for name, config in configs.items()
-        }
-    )
-    settings = settings or TableSettings()
+    params = dict(fused_params) if fused_params else None
+    sharders: list[Any] = [EmbeddingCollectionSharder(params)]
+    collections = {
+        name: EmbeddingCollection(tables=[config], device=torch.device("meta"))
+        for name, config in configs.items()
+    }
+    managed = [name for name in sizes if num_rows[name] != sizes[name]]
+    if managed:
+        from egra_dist.model.tables.collisions import CollisionSharder, managed_collection
+
+        sharders.append(CollisionSharder(params))
+        for name in managed:
+            collections[name] = managed_collection(
+                configs[name], sizes[name], num_ranks, settings.managed_collision
+            )
     planner = EmbeddingShardingPlanner(
         topology=_topology(num_ranks, device_type, settings),
         constraints=dict.fromkeys(sizes, _constraints(settings)),
     )
-    sharder = EmbeddingCollectionSharder(dict(fused_params) if fused_params else None)
-    return module, planner, [sharder]
+    return Collections(collections, managed), planner, sharders
 
 
 def _topology(num_ranks: int, device_type: str, settings: TableSettings) -> Any:
@@ -129,5 +145,8 @@ def sharded_model(
         init_data_parallel=False,
     )
     state = model.state_dict()
-    names = [name for name, _ in module.tables.named_children()]
-    return model, {name: state[f"tables.{name}.embeddings.{name}.weight"] for name in names}
+    tables = {}
+    for name, _ in module.tables.named_children():
+        inside = "_embedding_module." if name in module.managed else ""
+        tables[name] = state[f"tables.{name}.{inside}embeddings.{name}.weight"]
+    return model, tables

@@ -240,6 +240,15 @@ def test_tables_that_do_not_fit_on_gpus_fit_beside_a_cache():
     assert json.loads(cached.stdout)["sharding"]["user"]["kernel"] == "fused_uvm_caching"
 
 
+def test_managed_tables_are_planned_with_the_rows_that_they_have():
+    managed = "train.tables.managed_collision.item_rows=100"
+    made = [json.loads(sharding_on_gpus(ADAGRAD, *more).stdout) for more in ((), (managed,))]
+    whole, small = (plan["trainings"]["train"]["memory"] for plan in made)
+    assert made[1]["sharding"]["item"]["rows"] == [25] * 4
+    assert whole["tables"] - small["tables"] == (125 - 25) * 64 * 4
+    assert whole["optimizer"] - small["optimizer"] == (125 - 25) * 4
+
+
 def test_shards_are_shown_with_who_has_them():
     result = call(CONFIGS / "default.yaml", *COUNTS, "--sharding")
     assert "item table: row_wise, fused, rows x columns of worker 0: 125 x 64" in result.output
