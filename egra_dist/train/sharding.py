@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from egra_dist.config import TableSettings
-from egra_dist.errors import UserError
 
 SHARDING = "sharding.json"
 """What a training leaves: where the rows of its tables were."""
@@ -49,15 +48,11 @@ def plan_sharding(
     Raises:
         UserError: If the tables do not fit.
     """
-    from torchrec.distributed.planner.types import PlannerError
-
-    from egra_dist.model.tables import planned_tables
+    from egra_dist.model.tables.planning import planned_tables, planner_errors_named
 
     module, planner, sharders = planned_tables(sizes, widths, num_ranks, device, settings=settings)
-    try:
+    with planner_errors_named():
         plan = planner.plan(module, sharders)
-    except PlannerError as error:
-        raise UserError(f"tables: TorchRec's planner finds no plan: {_first_line(error)}") from None
     return {name: _described(plan.plan[f"tables.{name}"][name]) for name in sizes}
 
 
@@ -66,10 +61,6 @@ def _described(parameter: Any) -> TableSharding:
     rows, columns = zip(*(shard.shard_sizes for shard in shards), strict=True)
     ranks = tuple(shard.placement.rank() for shard in shards)
     return TableSharding(parameter.sharding_type, parameter.compute_kernel, ranks, rows, columns)
-
-
-def _first_line(error: Exception) -> str:
-    return next(filter(None, (line.strip() for line in str(error).splitlines())), "")
 
 
 def actual_sharding(tables: Mapping[str, Any]) -> dict[str, Any]:

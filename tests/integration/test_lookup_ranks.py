@@ -7,6 +7,7 @@ import torch.distributed as dist
 from ranks import run_on_ranks
 
 from egra_dist.config import OptimizerSettings, TableSettings
+from egra_dist.errors import UserError
 from egra_dist.model.tables import DirectTables, FusedTables
 
 SIZES, DIM = {"user": 7, "item": 12}, 4
@@ -101,3 +102,17 @@ def test_torchrec_finds_rows_and_updates_them_however_they_are_sharded(num_ranks
         np.testing.assert_allclose(after[name], before[name] - scale * gradient, atol=1e-5)
         for rows, columns, found in (shard for result in results for shard in result[3][name]):
             np.testing.assert_allclose(found, wanted[rows, columns.start // width], rtol=1e-6)
+
+
+def told_that_they_do_not_fit():
+    settings = TableSettings(lookup="torchrec", host_memory_gib=1e-6)
+    optimizer = OptimizerSettings(tables="rowwise_adagrad")
+    with pytest.raises(UserError) as raised:
+        FusedTables({"item": 1000}, {"item": 64}, torch.device("cpu"), settings, optimizer)
+    return str(raised.value)
+
+
+def test_tables_that_do_not_fit_are_a_users_mistake():
+    (message,) = run_on_ranks(told_that_they_do_not_fit, 1)
+    assert message.startswith("tables: TorchRec's planner finds no plan: ")
+    assert len(message.splitlines()) == 1

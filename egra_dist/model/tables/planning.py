@@ -1,7 +1,8 @@
 """Tables as TorchRec's planner places them."""
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from egra_dist.config import TableSettings
+from egra_dist.errors import UserError
 from egra_dist.model.tables.base import Lookup
 
 _GIB = 2**30
@@ -122,6 +124,22 @@ def _constraints(settings: TableSettings) -> Any:
     )
 
 
+@contextmanager
+def planner_errors_named() -> Iterator[None]:
+    """Tells a user whose tables do not fit, or not so.
+
+    Raises:
+        UserError: Where TorchRec's planner finds no plan.
+    """
+    from torchrec.distributed.planner.types import PlannerError
+
+    try:
+        yield
+    except PlannerError as error:
+        reason = next(filter(None, map(str.strip, str(error).splitlines())), "")
+        raise UserError(f"tables: TorchRec's planner finds no plan: {reason}") from None
+
+
 def sharded_model(
     planned: tuple[Collections, Any, Sequence], device: torch.device
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -133,14 +151,19 @@ def sharded_model(
 
     Returns:
         The module, and the ``ShardedTensor`` of each table.
+
+    Raises:
+        UserError: If the tables do not fit.
     """
     from torchrec.distributed import DistributedModelParallel
 
     module, planner, sharders = planned
+    with planner_errors_named():
+        plan = planner.collective_plan(module, sharders, dist.group.WORLD)
     model = DistributedModelParallel(
         module,
         device=device,
-        plan=planner.collective_plan(module, sharders, dist.group.WORLD),
+        plan=plan,
         sharders=sharders,
         init_data_parallel=False,
     )
