@@ -19,7 +19,7 @@ from egra_dist.catalog.exported import exported_identity
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
-from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
+from egra_dist.config import MAIN, Config, ItemGraphSettings, TableSettings, TrainingSettings
 from egra_dist.exports import export
 from egra_dist.extension import code_digests
 from egra_dist.figures.record import FigureLog
@@ -242,8 +242,10 @@ class Pipeline:
 
         fields = settings.model_dump(mode="json")
         recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
+        if settings.tables == TableSettings():
+            del recipe["tables"]  # trainings of earlier versions keep their names
         if settings.warm_start is None:
-            del recipe["warm_start"]  # trainings of earlier versions keep their names
+            del recipe["warm_start"]
         else:
             recipe["warm_start"] = exported_identity(settings.warm_start)
         inputs = tuple(sorted({"graphs", behavior}))

@@ -74,9 +74,7 @@ def plan(
     else:
         _show(made)
         for name, table in shards.items():
-            typer.echo(
-                f"{name} table: {table['sharding']}, {table['kernel']}, rows {table['rows']}"
-            )
+            typer.echo(_shard_line(name, table))
     if not made.fits:
         raise typer.Exit(1)
 
@@ -115,8 +113,15 @@ def _shards(settings: "Config", made: "Plan") -> dict[str, dict[str, Any]]:
         {"user": model.user_dim, "item": model.dim},
         made.num_workers,
         "cuda" if settings.cluster.gpus_per_worker else "cpu",
+        settings.train.tables,
     )
     return {name: asdict(table) for name, table in found.items()}
+
+
+def _shard_line(name: str, table: dict[str, Any]) -> str:
+    shards = zip(table["ranks"], table["rows"], table["columns"], strict=True)
+    places = ", ".join(f"worker {rank}: {rows:,} x {columns}" for rank, rows, columns in shards)
+    return f"{name} table: {table['sharding']}, {table['kernel']}, rows x columns of {places}"
 
 
 def _show(made: "Plan") -> None:

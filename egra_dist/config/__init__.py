@@ -18,13 +18,17 @@ from egra_dist.config.running import (
     TrackingSettings,
 )
 from egra_dist.config.shares import modality_shares
+from egra_dist.config.tables import (
+    ManagedCollisionSettings,
+    OptimizerSettings,
+    TableSettings,
+)
 from egra_dist.config.training import (
     AlignmentSettings,
     Bm3Settings,
     FreedomSettings,
     ModelName,
     ModelSettings,
-    OptimizerSettings,
     PretrainSettings,
     RankingSettings,
     TrainingSettings,
@@ -46,6 +50,7 @@ __all__ = [
     "FreedomSettings",
     "ItemGraphSettings",
     "KubernetesSettings",
+    "ManagedCollisionSettings",
     "ModelName",
     "ModelSettings",
     "OptimizerSettings",
@@ -53,6 +58,7 @@ __all__ = [
     "PropagationSettings",
     "RankingSettings",
     "Settings",
+    "TableSettings",
     "TrackingSettings",
     "TrainingSettings",
     "load_config",

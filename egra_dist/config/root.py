@@ -83,6 +83,42 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _kernels_are_there(self) -> "Config":
+        for stage, training in self.trainings.items():
+            if training.tables.lookup == "direct" or self.cluster.gpus_per_worker:
+                continue
+            if training.tables.kernel != "fused":
+                raise ValueError(
+                    f"{stage}.tables.kernel = {training.tables.kernel!r}: needs GPUs, and "
+                    f"cluster.gpus_per_worker is 0; 'fused' is for CPUs, too"
+                )
+            if training.optimizer.tables != "rowwise_adagrad":
+                raise ValueError(
+                    f"{stage}.optimizer.tables = {training.optimizer.tables!r}: with tables.lookup "
+                    f"= 'torchrec' and cluster.gpus_per_worker = 0 only 'rowwise_adagrad', as "
+                    f"FBGEMM has no other kernel for CPUs"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _managed_tables_keep_their_workers(self) -> "Config":
+        for stage, training in self.trainings.items():
+            managed, cluster = training.tables.managed_collision, self.cluster
+            if managed.is_used and cluster.min_workers:
+                raise ValueError(
+                    f"cluster.min_workers = {cluster.min_workers}: not with "
+                    f"{stage}.tables.managed_collision, where ids stay with their worker"
+                )
+            for name in ("user_rows", "item_rows"):
+                rows = getattr(managed, name)
+                if rows and rows < 2 * cluster.num_workers:
+                    raise ValueError(
+                        f"{stage}.tables.managed_collision.{name} = {rows}: at least two for each "
+                        f"of {cluster.num_workers} workers"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _baselines_have_names_of_their_own(self) -> "Config":
         for name in self.baselines:
             if name in STAGES or not name.isidentifier():

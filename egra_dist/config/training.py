@@ -16,6 +16,7 @@ from egra_dist.config.base import (
     Share,
 )
 from egra_dist.config.propagation import PropagationSettings
+from egra_dist.config.tables import OptimizerSettings, TableSettings
 from egra_dist.extension import is_own
 
 MODELS = ("lightgcn", "vbpr", "bm3", "freedom", "mgcn", "gume", "egra")
@@ -152,24 +153,6 @@ class ModelSettings(Settings):
         return self.name in ("egra", "gume") or is_own(self.name)
 
 
-class OptimizerSettings(Settings):
-    """Embedding tables and dense parameters each have their own optimizer."""
-
-    tables: Literal["adam", "rowwise_adagrad"] = "adam"
-    """Optimizer of the sharded user and item tables."""
-    learning_rate: PositiveFloat = 1e-3
-    """Learning rate of the tables."""
-    table_type: Literal["float32", "bfloat16"] = "float32"
-    """Type of the tables; ``bfloat16`` halves their memory and what travels between workers. It
-    needs sampled propagation and ``rowwise_adagrad``, which rounds updates at random."""
-    dense_learning_rate: PositiveFloat = 1e-3
-    """Learning rate of the dense parameters (always Adam)."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.96
-    """Both rates are multiplied by ``decay ** (epoch / decay_epochs)``."""
-    decay_epochs: PositiveInt = 50
-    """See ``decay``."""
-
-
 class TrainingSettings(Settings):
     """One training: a model, its losses, and when to stop."""
 
@@ -178,6 +161,7 @@ class TrainingSettings(Settings):
     alignment: AlignmentSettings = AlignmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     propagation: PropagationSettings = PropagationSettings()
+    tables: TableSettings = TableSettings()
     batch_size: PositiveInt = 2048
     """Triplets per step over all workers together (the global batch)."""
     regularization: NonNegativeFloat = 1e-4
@@ -217,6 +201,27 @@ class TrainingSettings(Settings):
                 f"optimizer.table_type = {optimizer.table_type!r} needs optimizer.tables = "
                 f"'rowwise_adagrad' and propagation.mode = 'sampled', not {optimizer.tables!r} "
                 f"and {mode!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _torchrec_looks_up_samples(self) -> "TrainingSettings":
+        if self.tables.lookup == "direct":
+            return self
+        if self.propagation.mode != "sampled":
+            raise ValueError(
+                f"tables.lookup = 'torchrec': needs propagation.mode = 'sampled', "
+                f"not {self.propagation.mode!r}"
+            )
+        if self.tables.managed_collision.is_used and self.warm_start:
+            raise ValueError(
+                f"warm_start = {str(self.warm_start)!r}: not with tables.managed_collision, where "
+                "ids have no rows before the first step"
+            )
+        if self.optimizer.table_type != "float32":
+            raise ValueError(
+                f"optimizer.table_type = {self.optimizer.table_type!r}: tables.lookup = "
+                f"'torchrec' needs 'float32'"
             )
         return self
 

@@ -113,9 +113,11 @@ def memory(
     worker = largest_worker(sizes, graph, k, num_workers)
     model = training.model
     bytes_of_table = FLOAT if training.optimizer.table_type == "float32" else HALF
-    tables = bytes_of_table * (worker.users * model.user_dim + worker.items * model.dim)
+    rows = training.tables.num_rows({"user": sizes.num_users, "item": sizes.num_items})
+    users, items = (-(-number // num_workers) for number in rows.values())
+    tables = bytes_of_table * (users * model.user_dim + items * model.dim)
     adam = training.optimizer.tables == "adam"
-    optimizer = 2 * tables if adam else FLOAT * worker.nodes
+    optimizer = 2 * tables if adam else FLOAT * (users + items)
     widths = widths_of(sizes, training)
     parts = {
         "tables": tables,

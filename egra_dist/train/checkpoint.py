@@ -68,6 +68,7 @@ class Checkpoints:
     ) -> None:
         self._keeping = keeping
         self._folder = keeping.folder
+        self._tables = tables
         optimizers.materialize()
         self._live = content(tables, model, optimizers, lambda tensor: tensor)
         self._copies = Copies()
@@ -116,6 +117,7 @@ class Checkpoints:
             UserError: If the best state could not be written.
         """
         self.wait()
+        self._tables.flush()
         self._copies.refresh()
         entry = Entry(f"step-{state.step:09d}-of-{dist.get_world_size()}", replace(state))
         self._writing = self._thread.submit(self._write, entry, is_best), is_best
@@ -201,6 +203,7 @@ class Checkpoints:
                 dcp.load(self._live, storage_reader=SafeReader(self._folder / name))
         except dcp.CheckpointException as error:
             return _reasons(error)
+        self._tables.purge()
         return None
 
     def _from_rank_0(self, read: Callable[[], Any]) -> Any:

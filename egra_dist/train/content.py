@@ -1,6 +1,6 @@
 """The tensors of a training that a checkpoint holds, and copies of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,15 +44,23 @@ def content(
         of: What is made of each of their tensors; those of tables come as shards of the whole.
     """
 
-    def shard(table: str, value: Tensor) -> Any:
-        return tables.shard_like(table, of(value)) if value.dim() else of(value)
+    def sharded(table: str, values: Sequence[Tensor]) -> Any:
+        copies = [of(value) for value in values]
+        return tables.shard_like(table, copies) if copies[0].dim() else copies[0]
 
+    rows = {table: [shard.values for shard in tables.shards(table)] for table in (USER, ITEM)}
+    mapping = {
+        f"{table}_mapping": {name: sharded(table, value) for name, value in state.items()}
+        for table in (USER, ITEM)
+        if (state := tables.mapping_state(table))
+    }
     return {
-        "tables": {table: shard(table, tables.local(table).detach()) for table in (USER, ITEM)},
+        "tables": {table: sharded(table, values) for table, values in rows.items()},
         "table_optimizer": {
-            table: {name: shard(table, v) for name, v in optimizers.table_state(table).items()}
+            table: {name: sharded(table, v) for name, v in optimizers.table_state(table).items()}
             for table in (USER, ITEM)
         },
+        **mapping,
         "dense": {name: of(value) for name, value in model.state_dict().items()},
         "dense_optimizer": {
             str(position): {name: of(value) for name, value in state.items()}

@@ -26,8 +26,6 @@ from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.shared import create_shared, publish
 
-_ROWS_AT_ONCE = 65_536
-
 Matrix = NDArray[np.float32]
 
 
@@ -77,7 +75,7 @@ class LayerwiseInference:
             with_shares: Whether to tell apart what modalities add.
         """
         layers = self._layers()
-        gathered = self._gathered() if self.features else None
+        gathered = self._gathered(layers[0]) if self.features else None
         vectors = self._fused(layers, gathered, with_shares)
         dist.barrier()
         if dist.get_rank() == 0:
@@ -88,11 +86,10 @@ class LayerwiseInference:
     def _layers(self) -> list[Matrix]:
         """``N(A)^l E`` of all nodes, for ``l = 0 .. L``."""
         layers = [self._create("layer-0", self._num_nodes, self._dim)]
-        for table, rows in zip((USER, ITEM), self._own_nodes, strict=True):
-            own = self.tables.local(table)
-            for first in range(0, len(own), _ROWS_AT_ONCE):
-                part = own[first : first + _ROWS_AT_ONCE]
-                layers[0][rows][first : first + len(part)] = _to_numpy(part.float())
+        num_users = self.nodes.users.num_rows
+        for table, first in ((USER, 0), (ITEM, num_users)):
+            for rows, values in self.tables.own_rows(table):
+                layers[0][first + rows.start : first + rows.stop] = _to_numpy(values)
         publish(layers[0])
         for number in range(1, self.num_layers + 1):
             layers.append(self._create(f"layer-{number}", self._num_nodes, self._dim))
@@ -100,29 +97,31 @@ class LayerwiseInference:
                 _multiply(self.graphs.behavior, rows, layers[-2], layers[-1])
         return layers
 
-    def _gathered(self) -> Matrix:
-        """``I_m = S_m e_m`` of all items, modalities side by side."""
+    def _gathered(self, embeddings: Matrix) -> Matrix:
+        """``I_m = S_m e_m`` of all items, modalities side by side.
+
+        Args:
+            embeddings: ``E`` of all nodes; read where this rank has written it.
+        """
         num_items = self.nodes.items.num_rows
         gathered = self._create("gathered", num_items, len(self.features) * self._dim)
         for number, (name, graph) in enumerate(self.graphs.features.items()):
             purified = self._create(f"purified-{number}", num_items, self._dim)
-            self._purify(name, purified)
+            self._purify(name, embeddings[self.nodes.users.num_rows :], purified)
             dist.barrier()
             columns = slice(number * self._dim, (number + 1) * self._dim)
             _multiply(graph, self._own_items, purified, gathered[:, columns])
         dist.barrier()
         return gathered
 
-    def _purify(self, modality: str, purified: Matrix) -> None:
+    def _purify(self, modality: str, embeddings: Matrix, purified: Matrix) -> None:
         branch, features = self.model.modality_branch, self.features[modality]
         assert branch is not None, "there are features"
-        own = self._own_items
-        for rows in row_blocks(self.graphs.features[modality], own):
-            part = slice(rows.start - own.start, rows.stop - own.start)
-            embeddings = self.tables.local(ITEM)[part].float()
+        for rows in row_blocks(self.graphs.features[modality], self._own_items):
+            own = self._tensor(np.array(embeddings[rows]))
             values = self._tensor(np.array(features.values[rows], np.float32))
             present = self._tensor(np.array(features.present[rows]))
-            purified[rows] = _to_numpy(branch.purified(modality, embeddings, values, present))
+            purified[rows] = _to_numpy(branch.purified(modality, own, values, present))
         publish(purified)
 
     def _fused(self, layers: list[Matrix], gathered: Matrix | None, with_shares: bool) -> Vectors:
@@ -168,7 +167,7 @@ class LayerwiseInference:
 
     @property
     def _dim(self) -> int:
-        return self.tables.local(ITEM).shape[1]
+        return self.tables.width(ITEM)
 
     @property
     def _num_nodes(self) -> int:

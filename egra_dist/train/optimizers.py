@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from egra_dist.config import OptimizerSettings
+from egra_dist.model.tables import FusedTables
 
 _ODD, _STRIDE = 0x79B1, 0x9E37
 """Numbers that spread the bits of a row, and columns, over all values of 16 bits."""
@@ -129,7 +130,7 @@ class Optimizers:
     """Updates tables and dense parameters together, with one decay of both learning rates.
 
     Args:
-        tables: This rank's rows of every table.
+        tables: This rank's rows of every table; or tables that kernels update in the backward pass.
         dense: The replicated parameters.
         settings: Which optimizers.
         is_sparse: Whether the gradients of tables are.
@@ -137,7 +138,7 @@ class Optimizers:
 
     def __init__(
         self,
-        tables: dict[str, nn.Parameter],
+        tables: dict[str, nn.Parameter] | FusedTables,
         dense: list[nn.Parameter],
         settings: OptimizerSettings,
         is_sparse: bool = False,
@@ -145,15 +146,11 @@ class Optimizers:
         self.table_parameters = tables
         self.dense_parameters = dense
         self._settings = settings
-        rate = settings.learning_rate
-        self._tables: torch.optim.Optimizer
         self._is_sparse = is_sparse
-        if settings.tables == "adam" and is_sparse:
-            self._tables = LazyAdam(tables.values(), lr=rate)
-        elif settings.tables == "adam":
-            self._tables = torch.optim.Adam(tables.values(), lr=rate, fused=True)
+        if isinstance(tables, FusedTables):
+            self._tables = tables.optimizer
         else:
-            self._tables = RowWiseAdagrad(tables.values(), lr=rate)
+            self._tables = _table_optimizer(list(tables.values()), settings, is_sparse)
         self._dense = (
             torch.optim.Adam(dense, lr=settings.dense_learning_rate, fused=True) if dense else None
         )
@@ -163,6 +160,7 @@ class Optimizers:
         factor = self._settings.decay ** (epoch / self._settings.decay_epochs)
         for group in self._tables.param_groups:
             group["lr"] = self._settings.learning_rate * factor
+        self._tables.zero_grad()  # fused kernels take their rate with it, before the first step
         for group in self._dense.param_groups if self._dense else []:
             group["lr"] = self._settings.dense_learning_rate * factor
 
@@ -174,7 +172,8 @@ class Optimizers:
 
     def materialize(self) -> None:
         """Creates the state of every parameter up front, as a checkpoint loads into it."""
-        for optimizer in filter(None, (self._tables, self._dense)):
+        is_fused = isinstance(self.table_parameters, FusedTables)
+        for optimizer in filter(None, (None if is_fused else self._tables, self._dense)):
             for group in optimizer.param_groups:
                 rate, group["lr"] = group["lr"], 0.0
                 for parameter in group["params"]:
@@ -187,15 +186,29 @@ class Optimizers:
                         value.zero_()
             optimizer.zero_grad(set_to_none=True)
 
-    def table_state(self, table: str) -> dict[str, Tensor]:
-        """State of one table's optimizer, e.g. ``exp_avg [num_own_rows, dim]``."""
-        return self._tables.state[self.table_parameters[table]]
+    def table_state(self, table: str) -> dict[str, list[Tensor]]:
+        """State of one table's optimizer, e.g. ``exp_avg [num_rows, dim]`` of each own shard."""
+        if isinstance(self.table_parameters, FusedTables):
+            return self.table_parameters.optimizer_state(table)
+        state = self._tables.state[self.table_parameters[table]]
+        return {name: [value] for name, value in state.items()}
 
     def dense_state(self) -> list[dict[str, Tensor]]:
         """State of the dense optimizer, one entry per parameter."""
         if self._dense is None:
             return []
         return [self._dense.state[parameter] for parameter in self.dense_parameters]
+
+
+def _table_optimizer(
+    tables: list[nn.Parameter], settings: OptimizerSettings, is_sparse: bool
+) -> torch.optim.Optimizer:
+    rate = settings.learning_rate
+    if settings.tables == "rowwise_adagrad":
+        return RowWiseAdagrad(tables, lr=rate)
+    if is_sparse:
+        return LazyAdam(tables, lr=rate)
+    return torch.optim.Adam(tables, lr=rate, fused=True)
 
 
 def _of_distinct_rows(gradient: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ from egra_dist.model.alignment import alignment_degrees
 from egra_dist.model.egra import Egra
 from egra_dist.model.recommender import Propagated, Recommender, Triplets
 from egra_dist.model.subgraph import Subgraph
-from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.model.tables import ITEM, USER, DirectTables, EmbeddingTables
 from egra_dist.train.batches import TripletBatches
+from egra_dist.train.moving import mapped, movables
 from egra_dist.train.prefetch import prefetch
 
 _NUM_AHEAD = 3
@@ -35,13 +36,30 @@ class Batch:
 class SampledBatch(Batch):
     """A batch and what surrounds this rank's part of it.
 
+    TorchRec's pipelines can move it, as a ``Pipelineable``.
+
     Attributes:
         ids: Rows to look up in each table, distinct and ascending, ``int64 [num_rows]``.
         subgraph: Who gathers from whom.
+        features: The ids as a ``KeyedJaggedTensor`` where TorchRec looks them up.
     """
 
     ids: dict[str, Tensor]
     subgraph: Subgraph
+    features: Any = None
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "SampledBatch":
+        """The batch on a device."""
+        return mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "SampledBatch":
+        """The batch in page-locked memory, from which it is copied while other work is done."""
+        return mapped(self, lambda tensor: tensor.pin_memory())
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Tells the allocator that a stream uses the batch's tensors."""
+        for tensor in movables(self):
+            tensor.record_stream(stream)
 
 
 @dataclass(frozen=True)
@@ -95,9 +113,7 @@ class WholeGraphPropagation(Propagation[Batch]):
         batches: Triplets.
     """
 
-    def __init__(
-        self, model: Recommender, tables: EmbeddingTables, batches: TripletBatches
-    ) -> None:
+    def __init__(self, model: Recommender, tables: DirectTables, batches: TripletBatches) -> None:
         self._model = model
         self._tables = tables
         self._batches = batches
@@ -137,6 +153,7 @@ class SampledPropagation(Propagation[SampledBatch]):
         batches: Triplets.
         surround: Draws what surrounds this rank's part of a batch, given epoch and step.
         infer: Propagates exactly, layer by layer.
+        ahead: What else is done ahead with the batches that were drawn.
     """
 
     def __init__(
@@ -146,22 +163,24 @@ class SampledPropagation(Propagation[SampledBatch]):
         batches: TripletBatches,
         surround: Callable[[Sequence[Triplets], int, int], SampledBatch],
         infer: Callable[[bool], Vectors],
+        ahead: Callable[[Iterator[SampledBatch]], Iterator[SampledBatch]] = iter,
     ) -> None:
         self._model = model
         self._tables = tables
         self._batches = batches
         self._surround = surround
         self._infer = infer
+        self._ahead = ahead
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[SampledBatch]:
         """See :meth:`Propagation.epoch`."""
         batches = enumerate(self._batches.epoch(epoch, first_step), first_step)
         sampled = (self._surround(shares, epoch, step) for step, shares in batches)
-        return prefetch(sampled, _NUM_AHEAD)
+        return self._ahead(prefetch(sampled, _NUM_AHEAD))
 
     def rows(self, batch: SampledBatch) -> Propagated:
         """See :meth:`Propagation.rows`."""
-        return self._model.propagate_sample(self._tables.lookup(batch.ids), batch.subgraph)
+        return self._model.propagate_sample(self._tables.lookup_batch(batch), batch.subgraph)
 
     def infer(self, with_shares: bool = False) -> Vectors:
         """See :meth:`Propagation.infer`."""

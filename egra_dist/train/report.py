@@ -1,7 +1,7 @@
 """What a training tells while it runs: metrics to the recorder, one live line to the driver."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -42,6 +42,7 @@ class Reporter:
         recorder: None on the other ranks.
         line: None on the other ranks.
         every_steps: Steps between two records of the losses.
+        tables: What is recorded of the tables beside them; a collective call.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Reporter:
         recorder: Recorder | None,
         line: ProgressLine | None,
         every_steps: int,
+        tables: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._settings = settings
         self._num_triplets = num_triplets
@@ -60,6 +62,7 @@ class Reporter:
         self._recorder = recorder
         self._line = line
         self._every_steps = every_steps
+        self._tables = tables
         # In the order of their importance: a narrow terminal cuts the last ones.
         self._order = ("epoch", "loss", "lambda", settings.metric, "best", "triplets_per_second")
         self._fields: dict[str, float | int | str] = {}
@@ -83,7 +86,8 @@ class Reporter:
             metrics = dict(
                 zip((f"train/loss_{n}" for n in losses.named()), values.tolist(), strict=True)
             )
-            self._record(state.step, {**metrics, "alignment/lambda": strength})
+            found = {**metrics, "alignment/lambda": strength, **self._tables()}
+            self._record(state.step, found)
             self._fields |= {"loss": metrics["train/loss_total"], "lambda": strength}
         self._show(state)
 

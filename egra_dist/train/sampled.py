@@ -1,6 +1,7 @@
 """Puts the parts of sampled propagation together on one rank."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from numpy.typing import NDArray
@@ -12,12 +13,13 @@ from egra_dist.graph.neighborhood import ModalitySampler, NeighborhoodSampler
 from egra_dist.graph.partition import NodePartition
 from egra_dist.graph.sampler import FanOut
 from egra_dist.model.egra import Egra
-from egra_dist.model.recommender import Recommender
-from egra_dist.model.tables import EmbeddingTables
+from egra_dist.model.recommender import Recommender, Triplets
+from egra_dist.model.tables import EmbeddingTables, FusedTables, keyed
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.inference import Graphs, LayerwiseInference
 from egra_dist.train.memory import map_pages
-from egra_dist.train.propagation import SampledPropagation
+from egra_dist.train.pipelining import distributed_ahead
+from egra_dist.train.propagation import SampledBatch, SampledPropagation
 from egra_dist.train.surroundings import Surroundings
 from egra_dist.train.task import Task
 
@@ -42,7 +44,15 @@ def sampled_propagation(
     features = {name: catalog.features(name) for name in graphs.features}
     map_pages(_read_at_random(graphs, features, catalog.num_users))
     sampler = neighborhood_sampler(graphs, catalog.num_users, settings)
-    surroundings = Surroundings(sampler, features, nodes, task.seed, device)
+    is_fused = isinstance(tables, FusedTables)
+    surroundings = Surroundings(
+        sampler,
+        features,
+        nodes,
+        task.seed,
+        device_of_batches(tables, device),
+        keyed if is_fused else None,
+    )
     inference = LayerwiseInference(
         model,
         tables,
@@ -53,7 +63,25 @@ def sampled_propagation(
         task.folder / "inference",
         device,
     )
-    return SampledPropagation(model, tables, batches, surroundings, inference)
+    pipelined = _pipelined(tables, device)
+    if pipelined is None:
+        return SampledPropagation(model, tables, batches, surroundings, inference)
+
+    def surround(shares: Sequence[Triplets], epoch: int, step: int) -> SampledBatch:
+        return surroundings(shares, epoch, step).pin_memory()
+
+    ahead = partial(distributed_ahead, tables=pipelined, device=device)
+    return SampledPropagation(model, tables, batches, surround, inference, ahead)
+
+
+def device_of_batches(tables: EmbeddingTables, device: torch.device) -> torch.device:
+    """Where batches are drawn: those that are pipelined go to the device while it computes."""
+    return torch.device("cpu") if _pipelined(tables, device) else device
+
+
+def _pipelined(tables: EmbeddingTables, device: torch.device) -> FusedTables | None:
+    """Tables whose lookups are begun ahead; without streams there is nothing to gain."""
+    return tables if isinstance(tables, FusedTables) and device.type == "cuda" else None
 
 
 def _read_at_random(

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
-from egra_dist.model.tables import ITEM, USER, EmbeddingTables
+from egra_dist.model.tables import ITEM, USER, DirectTables, FusedTables
 from egra_dist.train.agreement import SIGTERM, Agreement, Ending
 from egra_dist.train.batches import TripletBatches, written_order
 from egra_dist.train.checkpoint import Checkpoints, Keeping
@@ -21,7 +21,7 @@ from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.permutation import PseudorandomPermutation
 from egra_dist.train.propagation import Propagation, WholeGraphPropagation
 from egra_dist.train.report import Recorder, Reporter
-from egra_dist.train.sampled import sampled_propagation
+from egra_dist.train.sampled import device_of_batches, sampled_propagation
 from egra_dist.train.task import Task
 from egra_dist.train.validation import Validator
 from egra_dist.train.warm import WarmStart
@@ -57,31 +57,23 @@ def assemble(
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
     settings = task.settings
-    sizes = {USER: catalog.num_users, ITEM: catalog.num_items}
-    widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
-    dtype = getattr(torch, settings.optimizer.table_type)
-    tables = EmbeddingTables(sizes, widths, device, dtype)
-    tables.initialize(task.seed)
-    if settings.warm_start is not None:
-        graphs = task.graphs
-        features = [Csr.load(folder) for folder in graphs.features.values()]
-        warm_start = WarmStart(
-            catalog, nodes, Csr.load(graphs.behavior), features, task.folder / "warm_start"
-        )
-        warm_start(tables, settings.warm_start)
+    tables = _tables(task, catalog, nodes, device)
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
     is_sampled = settings.propagation.mode == "sampled"
     optimizers = Optimizers(
-        tables.parameters(), list(model.parameters()), settings.optimizer, is_sparse=is_sampled
+        tables.parameters() if isinstance(tables, DirectTables) else tables,
+        list(model.parameters()),
+        settings.optimizer,
+        is_sparse=is_sampled,
     )
     batches = TripletBatches(
         training,
         nodes,
         settings.batch_size,
         task.seed,
-        device,
+        device_of_batches(tables, device),
         settings.ranking,
         PseudorandomPermutation if is_sampled else written_order,
     )
@@ -89,6 +81,7 @@ def assemble(
     if is_sampled:
         propagation = sampled_propagation(task, catalog, nodes, model, tables, batches, device)
     else:
+        assert isinstance(tables, DirectTables), "the settings refuse others"
         propagation = WholeGraphPropagation(model, tables, batches)
     seconds = 60 * task.survival.checkpoint_minutes
     checkpoints = Checkpoints(_keeping(task, catalog), tables, model, optimizers)
@@ -107,6 +100,7 @@ def assemble(
             recorder,
             task.progress if dist.get_rank() == 0 else None,
             task.log_every_steps,
+            tables.metrics,
         ),
         agreement=Agreement(
             partial(_told, task.progress),
@@ -119,8 +113,34 @@ def assemble(
     )
 
 
+def _tables(
+    task: Task, catalog: Catalog, nodes: NodePartition, device: torch.device
+) -> DirectTables | FusedTables:
+    """The tables as they are before the first step."""
+    settings = task.settings
+    sizes = {USER: catalog.num_users, ITEM: catalog.num_items}
+    widths = {USER: settings.model.user_dim, ITEM: settings.model.dim}
+    tables: DirectTables | FusedTables
+    if settings.tables.lookup == "torchrec":
+        tables = FusedTables(sizes, widths, device, settings.tables, settings.optimizer)
+    else:
+        tables = DirectTables(sizes, widths, device, getattr(torch, settings.optimizer.table_type))
+    tables.initialize(task.seed)
+    if settings.warm_start is not None:
+        graphs = task.graphs
+        features = [Csr.load(folder) for folder in graphs.features.values()]
+        warm_start = WarmStart(
+            catalog, nodes, Csr.load(graphs.behavior), features, task.folder / "warm_start"
+        )
+        warm_start(tables, settings.warm_start)
+    return tables
+
+
 def _keeping(task: Task, catalog: Catalog) -> Keeping:
     made_from = {**task.inputs, "catalog": catalog.digest, "seed": str(task.seed)}
+    # Such tables have an id's row on the worker that has the id.
+    if task.settings.tables.managed_collision.is_used:
+        made_from["number of workers"] = str(dist.get_world_size())
     return Keeping(
         task.folder / "checkpoints",
         made_from,

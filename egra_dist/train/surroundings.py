@@ -1,7 +1,8 @@
 """From a batch's triplets to the tensors that sampled propagation needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class Surroundings:
         nodes: Who owns which node.
         seed: Seed of the draws.
         device: Where the tensors go.
+        key: Makes TorchRec's form of the ids; None where it is not needed.
     """
 
     sampler: NeighborhoodSampler
@@ -40,13 +42,15 @@ class Surroundings:
     nodes: NodePartition
     seed: int
     device: torch.device
+    key: Callable[[Mapping[str, Tensor]], Any] | None = None
 
     def __call__(self, shares: Sequence[Triplets], epoch: int, step: int) -> SampledBatch:
         """Draws around the triplets of this rank."""
         nodes = self.nodes.nodes_at(shares[rank()].nodes().cpu().numpy())
         drawn = self.sampler.sample(nodes, combine_keys(self.seed, epoch, step))
         ids = {USER: self._tensor(drawn.users), ITEM: self._tensor(drawn.items)}
-        return SampledBatch(shares, ids, self._subgraph(drawn))
+        features = self.key(ids) if self.key else None
+        return SampledBatch(shares, ids, self._subgraph(drawn), features)
 
     def _subgraph(self, drawn: Neighborhood) -> Subgraph:
         reads, sizes = drawn.reads()

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.tables [--rows 1000000] [--batch 16000] [--ranks 1 2]
 
-Row-wise Adagrad, d = 64, gloo, one thread for each rank. ``ours``: ``EmbeddingTables.lookup`` and a
+Row-wise Adagrad, d = 64, gloo, one thread for each rank. ``ours``: ``DirectTables.lookup`` and a
 sparse gradient. ``sequence``: TorchRec's ``EmbeddingCollection``; ``pooled``: its
 ``EmbeddingBagCollection`` with bags of one row, which over gloo needs batches of equal size. CPU
 milliseconds of the first rank for one table and step, variants in turn.
@@ -64,10 +64,10 @@ def measure(num_rows, batch):
 
 def ours(num_rows):
     from egra_dist.config import OptimizerSettings
-    from egra_dist.model.tables import EmbeddingTables
+    from egra_dist.model.tables import DirectTables
     from egra_dist.train.optimizers import Optimizers
 
-    tables = EmbeddingTables({"item": num_rows}, {"item": DIM}, torch.device("cpu"))
+    tables = DirectTables({"item": num_rows}, {"item": DIM}, torch.device("cpu"))
     settings = OptimizerSettings(tables="rowwise_adagrad")
     optimizers = Optimizers(tables.parameters(), [], settings, is_sparse=True)
     optimizers.materialize()

@@ -6,9 +6,12 @@ import torch
 import torch.distributed as dist
 from ranks import run_on_ranks
 
-from egra_dist.model.tables import EmbeddingTables
+from egra_dist.config import OptimizerSettings, TableSettings
+from egra_dist.errors import UserError
+from egra_dist.model.tables import DirectTables, FusedTables
 
 SIZES, DIM = {"user": 7, "item": 12}, 4
+RATE, FUSED_DIM = 0.5, 8
 WANTED = {
     0: {"user": [0, 3, 6], "item": [1, 2, 5, 11]},
     1: {"user": [], "item": [2, 5, 6]},
@@ -18,7 +21,7 @@ WANTED = {
 
 def look_up(dtype):
     """What this rank got, and the gradients of its own rows."""
-    tables = EmbeddingTables(SIZES, dict.fromkeys(SIZES, DIM), torch.device("cpu"), dtype)
+    tables = DirectTables(SIZES, dict.fromkeys(SIZES, DIM), torch.device("cpu"), dtype)
     tables.initialize(0)
     rank = dist.get_rank()
     ids = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in WANTED[rank].items()}
@@ -47,3 +50,69 @@ def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks, dtype):
     for name, wanted in wanted_gradients.items():
         found = np.concatenate([gradients[name] for _, _, gradients in results])
         np.testing.assert_allclose(found, wanted)
+
+
+def update_fused(way, width):
+    """What this rank looks up and owns before and after a step, and its shards' accumulators."""
+    settings = TableSettings(lookup="torchrec", sharding=[way], column_width=width)
+    optimizer = OptimizerSettings(tables="rowwise_adagrad", learning_rate=RATE)
+    widths = dict.fromkeys(SIZES, FUSED_DIM)
+    tables = FusedTables(SIZES, widths, torch.device("cpu"), settings, optimizer)
+    tables.initialize(0)
+    rank = dist.get_rank()
+    ids = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in WANTED[rank].items()}
+    before = {name: own(tables, name) for name in SIZES}
+    rows = tables.lookup(ids)
+    (rows * (rank + 1) * torch.arange(FUSED_DIM)).sum().backward()
+    after = {name: own(tables, name) for name in SIZES}
+    sums = {
+        name: [
+            (shard.rows, shard.columns, values.numpy())
+            for shard, values in zip(
+                tables.shards(name), tables.optimizer_state(name)["sum"], strict=True
+            )
+        ]
+        for name in SIZES
+    }
+    return rows.detach().numpy(), before, after, sums
+
+
+def own(tables, name):
+    return torch.cat([rows for _, rows in tables.own_rows(name)]).numpy()
+
+
+@pytest.mark.parametrize(("way", "width"), [("row_wise", 8), ("table_wise", 8), ("column_wise", 4)])
+@pytest.mark.parametrize("num_ranks", [1, 3])
+def test_torchrec_finds_rows_and_updates_them_however_they_are_sharded(num_ranks, way, width):
+    results = run_on_ranks(update_fused, num_ranks, way, width)
+    before, after = (
+        {name: np.concatenate([result[which][name] for result in results]) for name in SIZES}
+        for which in (1, 2)
+    )
+    gradients = {name: np.zeros((size, FUSED_DIM)) for name, size in SIZES.items()}
+    for rank, (rows, *_) in enumerate(results):
+        wanted = [before[name][WANTED[rank][name]] for name in SIZES]
+        np.testing.assert_array_equal(rows, np.concatenate(wanted))
+        for name, gradient in gradients.items():
+            gradient[WANTED[rank][name]] += (rank + 1) * np.arange(FUSED_DIM)
+    for name, gradient in gradients.items():
+        blocks = gradient.reshape(len(gradient), -1, width)
+        wanted = (blocks**2).mean(2)
+        scale = np.repeat(RATE / (np.sqrt(wanted) + 1e-8), width, axis=1)
+        np.testing.assert_allclose(after[name], before[name] - scale * gradient, atol=1e-5)
+        for rows, columns, found in (shard for result in results for shard in result[3][name]):
+            np.testing.assert_allclose(found, wanted[rows, columns.start // width], rtol=1e-6)
+
+
+def told_that_they_do_not_fit():
+    settings = TableSettings(lookup="torchrec", host_memory_gib=1e-6)
+    optimizer = OptimizerSettings(tables="rowwise_adagrad")
+    with pytest.raises(UserError) as raised:
+        FusedTables({"item": 1000}, {"item": 64}, torch.device("cpu"), settings, optimizer)
+    return str(raised.value)
+
+
+def test_tables_that_do_not_fit_are_a_users_mistake():
+    (message,) = run_on_ranks(told_that_they_do_not_fit, 1)
+    assert message.startswith("tables: TorchRec's planner finds no plan: ")
+    assert len(message.splitlines()) == 1

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import torch.distributed as dist
 from ranks import run_on_ranks
 from test_models_ranks import task_of
@@ -44,7 +45,10 @@ def start_warm(task, exported):
     return {
         "cold": cold["valid/recall_at_20"],
         "warm": score["valid/recall_at_20"],
-        **{name: warm.tables.local(name).detach().numpy() for name in ("user", "item")},
+        **{
+            name: torch.cat([rows for _, rows in warm.tables.own_rows(name)]).numpy()
+            for name in ("user", "item")
+        },
     }
 
 
@@ -60,10 +64,21 @@ def export_most(catalog, folder, exported):
             pq.write_table(table.take(rows), exported / entities / f"part-{number:05}.parquet")
 
 
-@pytest.fixture(scope="module")
-def started(shelves, tmp_path_factory):
+FUSED = (
+    "train.propagation.mode=sampled",
+    "train.optimizer.tables=rowwise_adagrad",
+    "train.optimizer.learning_rate=0.01",
+    "train.tables.lookup=torchrec",
+    "train.tables.sharding=[column_wise]",
+    "train.tables.column_width=8",
+)
+
+
+@pytest.fixture(scope="module", params=[(), FUSED], ids=["direct", "torchrec"])
+def started(request, shelves, tmp_path_factory):
     folder = tmp_path_factory.mktemp("started")
-    task = task_of("egra", shelves, folder, "train.max_epochs=20", "train.patience=20")
+    options = ("train.max_epochs=20", "train.patience=20", *request.param)
+    task = task_of("egra", shelves, folder, *options)
     exported = folder / "run" / "export"
     results = run_on_ranks(start_warm, 2, task, exported)
     tables = {n: np.concatenate([r[n] for r in results]) for n in ("user", "item")}

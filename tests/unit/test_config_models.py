@@ -123,3 +123,60 @@ def test_small_tables_need_updates_of_few_rows(others):
         load_config(None, [small, *others])
     whole = ["train.optimizer.tables=rowwise_adagrad", "train.propagation.mode=sampled"]
     assert load_config(None, [small, *whole]).train.optimizer.table_type == "bfloat16"
+
+
+TORCHREC = ["train.tables.lookup=torchrec", "train.propagation.mode=sampled"]
+MANAGED = "train.tables.managed_collision.item_rows=12"
+ADAGRAD = "train.optimizer.tables=rowwise_adagrad"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shown"),
+    [
+        (
+            ["train.tables.sharding=[column_wise]"],
+            "sharding = ['column_wise']: needs tables.lookup",
+        ),
+        (["train.tables.kernel=fused_uvm"], "tables.kernel = 'fused_uvm': needs tables.lookup"),
+        (["train.tables.lookup=torchrec"], "needs propagation.mode = 'sampled', not 'exact'"),
+        ([*TORCHREC, ADAGRAD, "train.optimizer.table_type=bfloat16"], "'torchrec' needs 'float32'"),
+        (TORCHREC, "train.optimizer.tables = 'adam': with tables.lookup = 'torchrec' and"),
+        (
+            [*TORCHREC, ADAGRAD, "train.tables.kernel=fused_uvm_caching"],
+            "train.tables.kernel = 'fused_uvm_caching': needs GPUs",
+        ),
+        (["train.tables.sharding=[]"], "train.tables.sharding = []: list should have at least 1"),
+        (["train.tables.sharding=[grid]"], "train.tables.sharding.0 = 'grid': input should be"),
+        (["train.tables.cache_load_factor=0"], "train.tables.cache_load_factor = 0: input should"),
+        ([MANAGED], "tables.managed_collision: needs tables.lookup = 'torchrec'"),
+        (
+            [*TORCHREC, ADAGRAD, MANAGED, "train.tables.sharding=[table_wise]"],
+            "tables.sharding = ['table_wise']: only ['row_wise'] with managed_collision",
+        ),
+        (
+            [*TORCHREC, MANAGED, "train.tables.kernel=fused_uvm_caching"],
+            "tables.kernel = 'fused_uvm_caching': only 'fused' and 'fused_uvm'",
+        ),
+        ([*TORCHREC, ADAGRAD, MANAGED, "train.warm_start=x"], "warm_start = 'x': not with"),
+        (
+            [*TORCHREC, ADAGRAD, MANAGED, "cluster.num_workers=8", "cluster.min_workers=7"],
+            "cluster.min_workers = 7: not with train.tables.managed_collision",
+        ),
+        (
+            [*TORCHREC, ADAGRAD, MANAGED, "cluster.num_workers=8"],
+            "train.tables.managed_collision.item_rows = 12: at least two for each of 8 workers",
+        ),
+        (["train.tables.column_width=6"], "train.tables.column_width = 6: input should be a mult"),
+    ],
+)
+def test_tables_that_cannot_be_looked_up_so_are_refused(overrides, shown):
+    with pytest.raises(UserError) as raised:
+        load_config(None, overrides)
+    assert shown in str(raised.value)
+
+
+def test_gpus_have_more_kernels_than_cpus():
+    on_cpus = load_config(None, [*TORCHREC, ADAGRAD])
+    assert on_cpus.train.tables.kernel == "fused"
+    on_gpus = [*TORCHREC, "cluster.gpus_per_worker=1", "train.tables.kernel=fused_uvm_caching"]
+    assert load_config(None, on_gpus).train.optimizer.tables == "adam"
