@@ -5,7 +5,6 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Sequence
-from mmap import mmap
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -13,8 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from egra_dist.model.large_pages import LARGE_PAGE, map_in_large_pages
+
 _FOLDER = Path("/dev/shm")
-_FIRST_SIZE = 1 << 20
 WORD = 8
 
 
@@ -33,10 +33,10 @@ class Segment:
         self.path = _FOLDER / f"egra-{name}"
         flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if is_new else 0)
         self._file = os.open(self.path, flags, 0o600)
-        self._map: mmap | None = None
+        self._map: Any = None
         self._size = 0
         if is_new:
-            self.grow(_FIRST_SIZE)
+            self.grow(LARGE_PAGE // 2)
 
     def grow(self, size: int) -> None:
         """Makes it at least so large, for all who have it open.
@@ -46,7 +46,7 @@ class Segment:
         """
         if size <= self._size:
             return
-        size = max(size + size // 4, _FIRST_SIZE)
+        size = -(-(size + size // 4) // LARGE_PAGE) * LARGE_PAGE
         os.posix_fallocate(self._file, 0, size)
         self._remap(size)
 
@@ -69,7 +69,7 @@ class Segment:
         return numbers.view(shape)
 
     def _remap(self, size: int) -> None:
-        self._map, self._size = mmap(self._file, size), size
+        self._map, self._size = map_in_large_pages(self._file, size), size
 
 
 class Shared(Protocol):
