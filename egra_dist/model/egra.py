@@ -92,11 +92,11 @@ class Egra(Recommender):
             The rows of this rank's triplets.
         """
         layers, sources = sample.read(embeddings)
-        behavior = sample.mean_of_layers(layers).index_select(0, sample.rows)
+        behavior = sample.mean_of_layers(layers)
         if self.modality_branch is None or sample.modalities is None:
-            return Propagated(behavior, None)
+            return Propagated(behavior, None, places=sample.rows)
         modalities = self.modality_branch.propagate_sample(sources, sample.modalities)
-        return Propagated(behavior, modalities.index_select(0, sample.rows))
+        return Propagated(behavior, modalities, places=sample.rows)
 
     def fuse(self, rows: Propagated) -> tuple[Tensor | None, Tensor]:
         """``Side``, and ``H`` and ``Side`` together."""
@@ -124,6 +124,10 @@ class Egra(Recommender):
             scale = scale / _lengths(made.side)
         shares = scale[:, :, None] * self.modality_branch.shares(rows.modalities, rows.behavior)
         return dict(zip(self.modality_branch.names, shares.unbind(1), strict=True))
+
+    def told_apart(self, rows: Propagated) -> Propagated:
+        """Modalities are dropped of each node of a triplet apart."""
+        return rows.repeated() if self._settings.model.modality_dropout > 0 else rows
 
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int

@@ -62,29 +62,28 @@ class _Fusion(torch.autograd.Function):
         gate_bias: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        ctx.dtype = dtype
         num_rows, num_modalities, dim = views.shape
-        is_there = views.abs().amax(2) > 0
-        flat = views.reshape(-1, dim)
-        hidden = _product(flat, query.T, dtype).add_(query_bias).tanh_()
+        is_there = torch.linalg.vector_norm(views, torch.inf, dim=2) > 0
+        low_views, low_behavior = views.reshape(-1, dim).to(dtype), behavior.to(dtype)
+        low_query, low_gate = query.to(dtype), gate.to(dtype)
+        hidden = (low_views @ low_query.T).to(views.dtype).add_(query_bias).tanh_()
         logits = (hidden @ query_out).view(num_rows, num_modalities)
         logits.masked_fill_(~is_there, torch.finfo(views.dtype).min)
         attention = torch.softmax(logits, dim=1)
         common = (attention[:, :, None] * views).sum(1)
-        gates = _product(behavior, gate.T, dtype).add_(gate_bias).sigmoid_().view_as(views)
+        gates = (low_behavior @ low_gate.T).to(views.dtype).add_(gate_bias).sigmoid_()
+        gates = gates.view_as(views)
         if not is_there.all():
             gates *= is_there[:, :, None]
-        ctx.save_for_backward(
-            views, behavior, query, query_out, gate, hidden, attention, common, gates
-        )
+        low = (low_views, low_behavior, low_query, low_gate)
+        ctx.save_for_backward(views, query_out, hidden, attention, common, gates, *low)
         specific = (views - common[:, None]).mul_(gates).sum(1)
         return specific.add_(common).div_(num_modalities + 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        views, behavior, query, query_out, gate, hidden, attention, common, gates = (
-            ctx.saved_tensors
-        )
+        views, query_out, hidden, attention, common, gates, *low = ctx.saved_tensors
+        low_views, low_behavior, low_query, low_gate = low
         _, num_modalities, dim = views.shape
         of_side = (gradients[0] / (num_modalities + 1))[:, None]
         of_gates = torch.ops.aten.sigmoid_backward(
@@ -95,18 +94,16 @@ class _Fusion(torch.autograd.Function):
         of_logits = torch.ops.aten._softmax_backward_data(of_attention, attention, 1, views.dtype)
         of_hidden = torch.ops.aten.tanh_backward(of_logits.reshape(-1, 1) * query_out, hidden)
         of_views = (gates * of_side).addcmul_(attention[:, :, None], of_common)
-        of_views.view(-1, dim).add_(_product(of_hidden, query, ctx.dtype))
+        low_hidden, low_gates = of_hidden.to(low_query.dtype), of_gates.to(low_gate.dtype)
+        of_views.view(-1, dim).add_(low_hidden @ low_query)
+        full = views.dtype
         return (
             of_views,
-            _product(of_gates, gate, ctx.dtype),
-            _product(of_hidden.T, views.reshape(-1, dim), ctx.dtype),
+            (low_gates @ low_gate).to(full),
+            (low_hidden.T @ low_views).to(full),
             of_hidden.sum(0),
             hidden.T @ of_logits.flatten(),
-            _product(of_gates.T, behavior, ctx.dtype),
+            (low_gates.T @ low_behavior).to(full),
             of_gates.sum(0),
             None,
         )
-
-
-def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    return (left.to(dtype) @ right.to(dtype)).to(left.dtype)

@@ -5,7 +5,7 @@ A model says how nodes are propagated and fused, and which losses of its own it 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -40,17 +40,29 @@ class Propagated:
         behavior: ``H [num_rows, dim]``.
         modalities: Every ``P_m`` side by side, ``[num_rows, num_modalities * dim]``.
         held: The own nodes that there are rows of, ascending; all when None.
+        places: Where a batch's nodes have a row each: that of every node of its triplets,
+            ``int64 [3 * size]``. None where rows are those of triplets as they come, or no batch's.
     """
 
     behavior: Tensor
     modalities: Tensor | None
     held: Tensor | None = None
+    places: Tensor | None = None
 
     def fetch(self, wanted: Sequence[Tensor], partition: RowPartition) -> "Propagated":
         """The rows wanted by this rank, see :func:`fetch_rows`."""
         parts = [part for part in (self.behavior, self.modalities) if part is not None]
         behavior, *modalities = fetch_rows(parts, wanted, partition, self.held)
         return Propagated(behavior, modalities[0] if modalities else None)
+
+    def repeated(self) -> "Propagated":
+        """A row for every node of the triplets, as they come."""
+        if self.places is None:
+            return self
+        modalities = self.modalities
+        if modalities is not None:
+            modalities = modalities.index_select(0, self.places)
+        return Propagated(self.behavior.index_select(0, self.places), modalities)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Batch:
 
     Attributes:
         shares: The triplets of every rank; all ranks know them all.
-        propagated: Users, positives, and negatives of this rank, ``[3 * size]`` rows.
+        propagated: Rows of users, positives, and negatives of this rank.
         rows: The same rows, fused.
         step: Global step, for strengths that grow and for what is drawn at random.
     """
@@ -97,9 +109,19 @@ class Batch:
         return sum(len(share) for share in self.shares)
 
     def parts(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Splits rows of the batch into those of users, positives, and negatives."""
-        users, positives, negatives = rows.split([len(self.own)] * 3)
+        """Rows of users, positives, and negatives ``[size, dim]`` each, of those of the batch."""
+        sizes, places = [len(self.own)] * 3, self.propagated.places
+        if places is None:
+            users, positives, negatives = rows.split(sizes)
+        else:
+            # Each for itself: what a loss does not take gets no gradient to be added up.
+            users, positives, negatives = (rows.index_select(0, p) for p in places.split(sizes))
         return users, positives, negatives
+
+    def sum_over_nodes(self, values: Tensor) -> Tensor:
+        """The sum over all nodes of the triplets of values of rows, ``[num_rows]``."""
+        places = self.propagated.places
+        return values.sum() if places is None else values.index_select(0, places).sum()
 
 
 @dataclass(frozen=True)
@@ -196,6 +218,10 @@ class Recommender(nn.Module, ABC):
         """
         return {}
 
+    def told_apart(self, rows: Propagated) -> Propagated:
+        """The rows of a batch as a step needs them; a model may treat those of a node apart."""
+        return rows
+
     def represent_batch(
         self, rows: Propagated, shares: Sequence[Triplets], step: int
     ) -> Representations:
@@ -211,22 +237,25 @@ class Recommender(nn.Module, ABC):
         return Representations(rows.behavior, side, fused, fused / length**norm_power)
 
     def rows_of(self, propagated: Propagated, shares: Sequence[Triplets]) -> Propagated:
-        """The rows of this rank's triplets.
+        """The rows of this rank's triplets, one for each node.
 
         Args:
             propagated: See :meth:`propagate`.
             shares: The triplets of every rank; all ranks know them all.
         """
-        return propagated.fetch([share.nodes() for share in shares], self._nodes.positions)
+        wanted = [torch.unique(share.nodes()) for share in shares]
+        places = torch.searchsorted(wanted[rank()], shares[rank()].nodes())
+        return replace(propagated.fetch(wanted, self._nodes.positions), places=places)
 
     def losses(self, propagated: Propagated, shares: Sequence[Triplets], step: int) -> Losses:
         """This rank's share of the losses of a batch.
 
         Args:
-            propagated: The rows of this rank's triplets, ``[3 * size]``.
+            propagated: The rows of this rank's triplets.
             shares: The triplets of every rank; all ranks know them all.
             step: Global step.
         """
+        propagated = self.told_apart(propagated)
         rows = self.represent_batch(propagated, shares, step)
         batch = Batch(shares, propagated, rows, step)
         weighted = {
@@ -246,4 +275,4 @@ class Recommender(nn.Module, ABC):
 
     def squared_norm(self, batch: Batch) -> Tensor:
         """Half the squared norm of the rows of this rank's triplets; its share of the mean."""
-        return 0.5 * batch.rows.fused.square().sum() / batch.size
+        return 0.5 * batch.sum_over_nodes(batch.rows.fused.square().sum(1)) / batch.size

@@ -29,7 +29,8 @@ def build(dropout):
 
 
 def batch_rows(model, world, triplets, tables=None):
-    return model.rows_of(model.propagate(*(tables or world.tables())), [triplets])
+    rows = model.propagate(*(tables or world.tables()))
+    return model.rows_of(rows, [triplets]).repeated()
 
 
 def large_batch(size=2000):

@@ -60,7 +60,7 @@ class Sampled:
         pairs = zip(self.tables, batch.ids.values(), strict=True)
         embeddings = torch.cat([table.index_select(0, ids) for table, ids in pairs])
         with torch.no_grad():
-            return self.model.propagate_sample(embeddings, batch.subgraph)
+            return self.model.propagate_sample(embeddings, batch.subgraph).repeated()
 
 
 def merged(world):
