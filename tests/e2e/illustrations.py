@@ -39,6 +39,7 @@ ADDED = {
     r"benchmarks\.knn$": "--methods exact 'routed .98' faiss.knn",
     r"benchmarks\.knn\b": "--sizes 3000 --folder knn",
     r"benchmarks\.knn_placement$": "--rows 200000 --workers 4 --routed-rows 5000",
+    r"benchmarks\.plain$": "--data raw --work plain --rounds 1",
     r"benchmarks\.quality$": "--data raw --work quality --data-sets tiktok --minutes 0",
     r"benchmarks\.ranking$": "--items 300 --users 500 --repeats 1",
     r"benchmarks\.sampled$": "--items 2000 --steps 2 --warm-up 1",
