@@ -10,9 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.segment import WORD, Segment, row_size
-
-_WRITTEN, _REFUSED = 0, 1
+from egra_dist.model.segment import Segment, done_by_all, row_size
 
 
 class Blackboard:
@@ -48,20 +46,21 @@ class Blackboard:
         Returns:
             ``[num_rows, dim]``, to be read before the next call but one, and not to be written.
         """
-        rank, header = dist.get_rank(), WORD * dist.get_world_size()
         sheet = self._sheets[self._turn]
         self._turn = 1 - self._turn
-        try:
-            sheet.grow(header + rows.num_rows * row_size(own))
-        except OSError:
-            sheet.words(rank + 1)[rank] = _REFUSED
-        else:
-            sheet.words(rank + 1)[rank] = _WRITTEN
-            sheet.rows(header, own, rows.num_rows)[rows.block(rank)] = own
-        dist.barrier()
-        if bool((sheet.words(dist.get_world_size()) == _REFUSED).any()):
+        if not done_by_all(_write(sheet, own, rows)):
             return _gather(own, rows)
-        return sheet.rows(header, own, rows.num_rows)
+        return sheet.rows(0, own, rows.num_rows)
+
+
+def _write(sheet: Segment, own: Tensor, rows: RowPartition) -> bool:
+    """Writes this rank's rows; False if there is no memory for those of all."""
+    try:
+        sheet.grow(rows.num_rows * row_size(own))
+    except OSError:
+        return False
+    sheet.rows(0, own, rows.num_rows)[rows.block(dist.get_rank())] = own
+    return True
 
 
 def _gather(own: Tensor, rows: RowPartition) -> Tensor:

@@ -11,12 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from egra_dist.model.segment import WORD, Segment, row_size
+from egra_dist.model.segment import WORD, Segment, done_by_all, row_size
 
 Access = Callable[[int, Tensor], object]
 """Writes or reads the rows of a rank."""
-
-_WRITTEN, _REFUSED = 0, 1
 
 
 class Mailbox:
@@ -59,31 +57,30 @@ class Mailbox:
             Whether rows came; on no rank if there is no memory left for the rows of one.
         """
         turn = self._turn
-        self._write(self.own[turn], like, num_sent, write)
         self._turn = 1 - turn
-        dist.barrier()
-        if any(int(others[turn].words(1)[0]) == _REFUSED for others in self._others):
+        if not done_by_all(self._write(self.own[turn], like, num_sent, write)):
             return False
         for other, count in enumerate(num_received):
             if other != self._rank and count:
                 segment = self._others[other][turn]
-                place = int(segment.words(self._rank + 2)[self._rank + 1])
+                place = int(segment.words(self._num_ranks)[self._rank])
                 read(other, segment.rows(place, like, count))
         return True
 
     def _write(
         self, segment: Segment, like: Tensor, num_sent: Sequence[int], write: Access
-    ) -> None:
+    ) -> bool:
+        """Writes rows, and before them where those for each rank stand; False without memory."""
         counts = [0 if other == self._rank else count for other, count in enumerate(num_sent)]
         sizes = [count * row_size(like) for count in counts]
-        header = WORD * (1 + self._num_ranks)
+        header = WORD * self._num_ranks
         try:
             segment.grow(header + sum(sizes))
         except OSError:
-            segment.words(1).fill_(_REFUSED)
-            return
+            return False
         places = [header + sum(sizes[:other]) for other in range(self._num_ranks)]
-        segment.words(1 + self._num_ranks).copy_(torch.tensor([_WRITTEN, *places]))
+        segment.words(self._num_ranks).copy_(torch.tensor(places))
         for other, (place, count) in enumerate(zip(places, counts, strict=True)):
             if count:
                 write(other, segment.rows(place, like, count))
+        return True
