@@ -74,7 +74,7 @@ class Egra(Recommender):
         num_layers = self._settings.model.num_layers
         embeddings = torch.cat([users, items])
         behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers, wanted)
-        held = None if wanted is None else wanted.own()
+        held = None if wanted is None else wanted.own
         if self.modality_branch is None:
             return Propagated(behavior, None, held)
         kinds = (None, None) if wanted is None else by_kind(wanted.ids, self._nodes)

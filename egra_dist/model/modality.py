@@ -86,7 +86,7 @@ class ModalityBranch(nn.Module):
         ]
         of_items = torch.cat(gathered, dim=1)
         if users is not None and items is not None:
-            return graph.user_rows.at(users, items.own()) @ of_items
+            return graph.user_rows.at(users, items.own) @ of_items
         return torch.cat([graph.user_rows @ of_items, of_items])
 
     def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:

@@ -111,28 +111,28 @@ class _MeanOfLayers(torch.autograd.Function):
         wanted: Selection | None,
     ) -> Tensor:
         ctx.matrix, ctx.num_layers, ctx.shape = matrix, num_layers, embeddings.shape
-        ctx.own = None if wanted is None else wanted.own()
-        last = matrix if wanted is None else matrix.at(wanted)
-        ctx.few = last if wanted is not None and wanted.is_small else None
+        ctx.own = None if wanted is None else wanted.own
         layer = embeddings.detach()
         total = layer.clone() if ctx.own is None else layer.index_select(0, ctx.own)
         for _ in range(num_layers - 1):
             layer = matrix.times(layer)
             total += layer if ctx.own is None else layer.index_select(0, ctx.own)
         if num_layers > 0:
+            last = matrix if wanted is None else matrix.at(wanted)
+            ctx.first = last if wanted is None or wanted.is_small else None
             total += last.times(layer)
         return total.div_(num_layers + 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         share = gradients[0] / (ctx.num_layers + 1)
-        own = (
-            share if ctx.own is None else share.new_zeros(ctx.shape).index_copy_(0, ctx.own, share)
-        )
+        own = share
+        if ctx.own is not None:
+            own = share.new_zeros(ctx.shape).index_copy_(0, ctx.own, share)
         total = own
         for layer in range(ctx.num_layers):
-            if layer == 0 and ctx.few is not None:
-                total = ctx.few.transposed_times(share).add_(own)
+            if layer == 0 and ctx.first is not None:
+                total = ctx.first.transposed_times(share).add_(own)
             else:
                 total = ctx.matrix.transposed_times(total).add_(own)
         return total, None, None, None

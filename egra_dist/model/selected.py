@@ -42,6 +42,7 @@ class Selection:
         """Whether the transpose of these rows is made faster than that of all is multiplied."""
         return len(self.ids) < SMALL_SELECTION * self.partition.num_rows
 
+    @cached_property
     def own(self) -> Tensor:
         """The rows that this rank owns, counted from its first, ``int64 [num_own]``."""
         return self.ids.split(self.sizes)[rank()] - self.partition.block(rank()).start

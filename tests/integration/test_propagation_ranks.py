@@ -68,7 +68,7 @@ def propagate(number, choose=None):
     if choose is not None:
         wanted = Selection(torch.from_numpy(choose(number, len(embeddings))), nodes.positions)
     result = mean_of_layers(graph, x, NUM_LAYERS, wanted)
-    own = slice(None) if wanted is None else wanted.own().numpy()
+    own = slice(None) if wanted is None else wanted.own.numpy()
     (result * weights[mine][own]).sum().backward()
     return {
         "mine": mine,

@@ -15,6 +15,8 @@ from egra_dist.graph.partition import RowPartition
 
 USER, ITEM = "user", "item"
 _INITIALISATION_BLOCK = 65536
+ROWS_AT_ONCE = 65_536
+"""Of :meth:`EmbeddingTables.own_rows`."""
 
 
 class Lookup(Protocol):

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from egra_dist.model.lookup import ReadRows, ask_owners
-from egra_dist.model.tables.base import EmbeddingTables, TableShard
+from egra_dist.model.tables.base import ROWS_AT_ONCE, EmbeddingTables, TableShard
 from egra_dist.model.tables.planning import planned_tables, sharded_model
-
-_ROWS_AT_ONCE = 65_536
 
 
 class DirectTables(EmbeddingTables):
@@ -63,7 +61,7 @@ class DirectTables(EmbeddingTables):
     def own_rows(self, table: str) -> Iterator[tuple[slice, Tensor]]:
         """See :meth:`EmbeddingTables.own_rows`."""
         own = self.partition(table).block(dist.get_rank())
-        for part in self.local(table).detach().split(_ROWS_AT_ONCE):
+        for part in self.local(table).detach().split(ROWS_AT_ONCE):
             own = slice(own.start, own.start + len(part))
             yield own, part.float()
             own = slice(own.stop, own.stop)

@@ -10,10 +10,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from egra_dist.config import OptimizerSettings, TableSettings
-from egra_dist.model.tables.base import EmbeddingTables, Lookup, TableShard
+from egra_dist.model.tables.base import ROWS_AT_ONCE, EmbeddingTables, Lookup, TableShard
 from egra_dist.model.tables.planning import planned_tables, sharded_model
 
-_ROWS_AT_ONCE = 65_536
 _OPTIMIZERS = {"rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD", "adam": "ADAM"}
 _ON_CPU = ("rowwise_adagrad",)
 """What FBGEMM has kernels for."""
@@ -140,8 +139,8 @@ class FusedTables(EmbeddingTables):
         partition = self.partition(table)
         own = partition.block(dist.get_rank())
         # The first rank's block is the largest: all ranks look up as often as it does.
-        for start in range(own.start, own.start + partition.size(0), _ROWS_AT_ONCE):
-            rows = slice(min(start, own.stop), min(start + _ROWS_AT_ONCE, own.stop))
+        for start in range(own.start, own.start + partition.size(0), ROWS_AT_ONCE):
+            rows = slice(min(start, own.stop), min(start + ROWS_AT_ONCE, own.stop))
             ids = dict.fromkeys(self._sizes, self._empty().long())
             ids[table] = torch.arange(rows.start, rows.stop, device=self._device)
             self.module.eval()  # nobody gets or loses a row

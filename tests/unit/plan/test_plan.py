@@ -1,12 +1,10 @@
 """What a plan predicts, against what the real objects take."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import (
@@ -28,8 +26,8 @@ from egra_dist.plan.sampled import surroundings
 from egra_dist.train.inference import Graphs
 from egra_dist.train.optimizers import Optimizers
 from egra_dist.train.sampled import neighborhood_sampler
+from tests.plans import CONFIGS, call
 
-CONFIGS = Path(__file__).parents[3] / "configs"
 K = 10
 CPU = torch.device("cpu")
 
@@ -145,16 +143,6 @@ def test_parts_shrink_with_the_workers_and_one_worker_receives_nothing(known):
     assert traffic.bytes_per_step(counted, training, graph, K, 4) > 0
 
 
-def call(*arguments):
-    import typer
-
-    from egra_dist.cli import plan
-
-    app = typer.Typer()
-    plan.register(app)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 @pytest.mark.parametrize("num_items", [10**5, 10**8])
 def test_searches_are_planned_on_gpus_where_workers_have_any(num_items):
     wanted = ["train.model.name=mgcn", "cluster.num_workers=4"]
@@ -181,77 +169,6 @@ def test_exit_status_says_whether_it_fits(known):
     made = json.loads(small.stdout)
     assert (made["fits"], made["num_workers"]) == (False, 1)
     assert made["trainings"]["train"]["steps_per_epoch"] == -(-(10**9) // 2048)
-
-
-def test_torchrec_shards_as_the_rows_of_a_worker_are_counted():
-    counts = ("--users", 1003, "--items", 500, "--interactions", 9000, "--workers", 4)
-    result = call(CONFIGS / "default.yaml", *counts, "--sharding", "--json")
-    made = json.loads(result.stdout)
-    worker = made["trainings"]["train"]["worker"]
-    for name in ("user", "item"):
-        assert made["sharding"][name]["sharding"] == "row_wise"
-        assert max(made["sharding"][name]["rows"]) == worker[f"{name}s"]
-    assert sum(made["sharding"]["user"]["rows"]) == 1003
-
-
-COUNTS = ("--users", 1003, "--items", 500, "--interactions", 9000, "--workers", 4)
-ADAGRAD = "train.optimizer.tables=rowwise_adagrad"
-TORCHREC = ("train.tables.lookup=torchrec", "train.propagation.mode=sampled")
-
-
-def sharding_on_gpus(*overrides, counts=COUNTS):
-    options = [*TORCHREC, "cluster.gpus_per_worker=1", *overrides]
-    flags = [flag for option in options for flag in ("--set", option)]
-    return call(CONFIGS / "default.yaml", *counts, "--sharding", "--json", *flags)
-
-
-@pytest.mark.parametrize("kernel", ["fused", "fused_uvm", "fused_uvm_caching"])
-def test_the_planner_places_tables_on_gpus_that_are_not_here(kernel):
-    result = sharding_on_gpus(
-        "train.tables.sharding=[column_wise]", f"train.tables.kernel={kernel}"
-    )
-    planned = json.loads(result.stdout)["sharding"]
-    for name, num_rows in (("user", 1003), ("item", 500)):
-        assert (planned[name]["sharding"], planned[name]["kernel"]) == ("column_wise", kernel)
-        assert planned[name]["rows"] == [num_rows, num_rows]
-        assert planned[name]["columns"] == [32, 32]
-    ranks = planned["user"]["ranks"] + planned["item"]["ranks"]
-    assert sorted(ranks) == [0, 1, 2, 3], "every worker has a quarter"
-
-
-def test_the_planner_chooses_among_the_ways_that_are_allowed():
-    planned = json.loads(sharding_on_gpus("train.tables.sharding=[table_wise]").stdout)["sharding"]
-    assert [len(planned[name]["ranks"]) for name in ("user", "item")] == [1, 1]
-    assert planned["user"]["ranks"] != planned["item"]["ranks"]
-    ways = ["row_wise", "table_wise", "column_wise"]
-    result = sharding_on_gpus(f"train.tables.sharding={json.dumps(ways)}")
-    assert {table["sharding"] for table in json.loads(result.stdout)["sharding"].values()} <= set(
-        ways
-    )
-
-
-def test_tables_that_do_not_fit_on_gpus_fit_beside_a_cache():
-    counts = ("--users", 10**7, "--items", 10**7, "--interactions", 10**8, "--workers", 1)
-    small = ("train.tables.device_memory_gib=4", ADAGRAD)
-    whole = sharding_on_gpus(*small, counts=counts)
-    assert isinstance(whole.exception, UserError)
-    assert "tables: TorchRec's planner finds no plan" in str(whole.exception)
-    cached = sharding_on_gpus(*small, "train.tables.kernel=fused_uvm_caching", counts=counts)
-    assert json.loads(cached.stdout)["sharding"]["user"]["kernel"] == "fused_uvm_caching"
-
-
-def test_managed_tables_are_planned_with_the_rows_that_they_have():
-    managed = "train.tables.managed_collision.item_rows=100"
-    made = [json.loads(sharding_on_gpus(ADAGRAD, *more).stdout) for more in ((), (managed,))]
-    whole, small = (plan["trainings"]["train"]["memory"] for plan in made)
-    assert made[1]["sharding"]["item"]["rows"] == [25] * 4
-    assert whole["tables"] - small["tables"] == (125 - 25) * 64 * 4
-    assert whole["optimizer"] - small["optimizer"] == (125 - 25) * 4
-
-
-def test_shards_are_shown_with_who_has_them():
-    result = call(CONFIGS / "default.yaml", *COUNTS, "--sharding")
-    assert "item table: row_wise, fused, rows x columns of worker 0: 125 x 64" in result.output
 
 
 @pytest.mark.parametrize(
