@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.segment import Segment, done_by_all, row_size
+from egra_dist.model.meeting import done_by_all
+from egra_dist.model.segment import Segment, row_size
 
 
 class Blackboard:

@@ -13,12 +13,11 @@ from torch.nn import functional
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model import alignment
+from egra_dist.model.contrast import Aligned, align
 from egra_dist.model.dropout import keep_mask
-from egra_dist.model.exchange import gather_rows, rank
-from egra_dist.model.losses import info_nce
 from egra_dist.model.modality import ModalityBranch
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
-from egra_dist.model.ranking import RankingLoss, first_occurrences, places
+from egra_dist.model.ranking import RankingLoss
 from egra_dist.model.recommender import (
     Batch,
     Propagated,
@@ -153,34 +152,12 @@ class Egra(Recommender):
         strength = alignment.strength(batch.step, settings)
         side_users, side_items, _ = batch.parts(side)
         users, items, _ = batch.parts(batch.rows.behavior)
-        of_users = self._align(side_users, users, [share.users for share in batch.shares])
-        of_items = self._align(side_items, items, [share.positives for share in batch.shares])
+        kinds = [
+            Aligned.of(side_users, users, [share.users for share in batch.shares], settings),
+            Aligned.of(side_items, items, [share.positives for share in batch.shares], settings),
+        ]
+        of_users, of_items = align(kinds, settings, getattr(torch, self._settings.precision))
         return {"user_alignment": (strength, of_users), "item_alignment": (strength, of_items)}
-
-    def _align(self, side: Tensor, behavior: Tensor, entities: list[Tensor]) -> Tensor:
-        """Weighted InfoNCE of this rank's rows against the rows of all ranks."""
-        settings = self._settings.alignment
-        kept = first_occurrences(entities)
-        if settings.unique_ids:
-            side, behavior = side[kept[rank()]], behavior[kept[rank()]]
-            entities = [ids[mask] for ids, mask in zip(entities, kept, strict=True)]
-            kept = [torch.ones_like(ids, dtype=torch.bool) for ids in entities]
-        sizes = [len(ids) for ids in entities]
-        own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
-        degrees = gather_rows(alignment.alignment_degrees(side, behavior)[:, None], sizes)[:, 0]
-        weights = alignment.entity_weights(degrees, settings)[own]
-        # Rows of an entity that occurs more often are alike: as a candidate it stands once.
-        candidates = gather_rows(behavior[kept[rank()]], [int(mask.sum()) for mask in kept])
-        stands_at = places(torch.cat(entities), torch.cat(entities)[torch.cat(kept)])
-        losses = info_nce(
-            side,
-            candidates,
-            stands_at[own],
-            settings.temperature,
-            getattr(torch, self._settings.precision),
-            torch.bincount(stands_at, minlength=len(candidates)).to(side.dtype).log(),
-        )
-        return (weights * losses).sum() / sum(sizes)
 
 
 def _lengths(rows: Tensor) -> Tensor:

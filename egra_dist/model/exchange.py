@@ -4,7 +4,7 @@ One primitive, an all-to-all of rows, carries the halo of a propagation layer, t
 and the candidates of the contrastive loss. With one rank nothing is sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,35 +98,84 @@ def all_to_all(rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int
 
 
 def swap(
-    like: Tensor, num_sent: Sequence[int], num_received: Sequence[int], write: Access, read: Access
+    like: Tensor,
+    num_sent: Sequence[int],
+    num_received: Sequence[int],
+    write: Callable[[int, Tensor], object],
+    read: Callable[[int, Tensor], object],
+) -> None:
+    """:func:`swap_kinds` for rows of one kind."""
+    swap_kinds(
+        [like],
+        [num_sent],
+        [num_received],
+        write=lambda other, sent: write(other, sent[0]),
+        read=lambda other, came: read(other, came[0]),
+    )
+
+
+def swap_kinds(
+    likes: Sequence[Tensor],
+    num_sent: Sequence[Sequence[int]],
+    num_received: Sequence[Sequence[int]] | None,
+    write: Access,
+    read: Access,
 ) -> None:
     """Rows between this rank and each other, written and read where they are on their way.
 
     A collective call. What stays on this rank is not looked at: it needs no way.
 
     Args:
-        like: Has the type and the width of the rows, ``[any, dim]``.
-        num_sent: Rows for each rank.
-        num_received: Rows from each rank.
-        write: Fills the rows for a rank, ``[num_sent[rank], dim]``.
-        read: Is given the rows from a rank, and must not keep them.
+        likes: Have the type and the width of each kind of rows, ``[any, dim]``.
+        num_sent: Rows of each kind for each rank.
+        num_received: Rows of each kind from each rank; None if that is not known.
+        write: Fills the rows for a rank, of each kind ``[num_sent[kind][rank], dim]``.
+        read: Is given the rows from a rank, and must not keep them; not called where none came.
     """
-    traffic.count(like, num_received)
-    mailbox = opened(Mailbox, like.device)
-    if mailbox and mailbox.swap(like, num_sent, num_received, write, read):
+
+    def read_counted(other: int, came: list[Tensor]) -> None:
+        for rows in came:
+            traffic.add(rows, len(rows))
+        read(other, came)
+
+    mailbox = opened(Mailbox, likes[0].device)
+    if mailbox and mailbox.swap(likes, num_sent, write, read_counted):
         return
-    sent, received = (
-        [0 if other == rank() else count for other, count in enumerate(counts)]
-        for counts in (num_sent, num_received)
+    sent = _of_others(num_sent)
+    received = (
+        _received(sent, likes[0].device) if num_received is None else _of_others(num_received)
     )
-    outgoing, incoming = (like.new_empty((sum(n), *like.shape[1:])) for n in (sent, received))
-    for other, part in enumerate(outgoing.split(sent)):
-        if len(part):
-            write(other, part)
-    dist.all_to_all_single(incoming, outgoing, received, sent)
-    for other, part in enumerate(incoming.split(received)):
-        if len(part):
-            read(other, part)
+    outgoing = [
+        like.new_empty((sum(n), *like.shape[1:])) for like, n in zip(likes, sent, strict=True)
+    ]
+    for other, parts in enumerate(_by_rank(outgoing, sent)):
+        if any(map(len, parts)):
+            write(other, parts)
+    incoming = [
+        like.new_empty((sum(n), *like.shape[1:])) for like, n in zip(likes, received, strict=True)
+    ]
+    for target, source, ins, outs in zip(incoming, outgoing, received, sent, strict=True):
+        dist.all_to_all_single(target, source, ins, outs)
+    for other, parts in enumerate(_by_rank(incoming, received)):
+        if any(map(len, parts)):
+            read_counted(other, parts)
+
+
+def _of_others(counts: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [[0 if other == rank() else n for other, n in enumerate(kind)] for kind in counts]
+
+
+def _received(sent: Sequence[Sequence[int]], device: torch.device) -> list[list[int]]:
+    """How many rows of each kind come from each rank; a collective call."""
+    told = torch.tensor(sent, device=device).T.contiguous()
+    heard = torch.empty_like(told)
+    dist.all_to_all_single(heard, told)
+    return heard.T.tolist()
+
+
+def _by_rank(kinds: Sequence[Tensor], counts: Sequence[Sequence[int]]) -> Iterator[list[Tensor]]:
+    split = [rows.split(list(n)) for rows, n in zip(kinds, counts, strict=True)]
+    return map(list, zip(*split, strict=True))
 
 
 def fetch_rows(
@@ -168,20 +217,3 @@ def fetch_rows(
 def _select(parts: Sequence[Tensor], rows: Tensor, held: Tensor | None) -> list[Tensor]:
     places = rows if held is None else torch.searchsorted(held, rows)
     return [part.index_select(0, places) for part in parts]
-
-
-def gather_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Everybody's rows, those of rank 0 first, with gradients to where they came from.
-
-    Args:
-        rows: ``[sizes[rank], dim]``.
-        sizes: Rows of each rank.
-
-    Returns:
-        ``[sum(sizes), dim]``.
-    """
-    num_ranks = world_size()
-    if num_ranks == 1:
-        return rows
-    copies = rows.repeat(num_ranks, *([1] * (rows.dim() - 1)))
-    return exchange(copies, [len(rows)] * num_ranks, sizes)

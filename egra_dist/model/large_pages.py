@@ -8,6 +8,7 @@ pages are large. The kernel does not make them so for shared files by itself, bu
 import ctypes
 import mmap
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,7 @@ def map_in_large_pages(file: int, size: int) -> Any:
         size: Its bytes, a multiple of :data:`LARGE_PAGE`.
 
     Returns:
-        A buffer; it stays mapped until the process ends. In small pages where the system knows no
-        better.
+        A buffer, mapped as long as anybody has it. In small pages where the system knows no better.
 
     Raises:
         OSError: If it cannot be mapped.
@@ -34,7 +34,14 @@ def map_in_large_pages(file: int, size: int) -> Any:
     if place is None:
         return mmap.mmap(file, size)
     ctypes.CDLL(None).madvise(ctypes.c_void_p(place), ctypes.c_size_t(size), _COLLAPSE)
-    return (ctypes.c_char * size).from_address(place)
+    buffer = (ctypes.c_char * size).from_address(place)
+    # At the end of the process tensors may outlive it.
+    weakref.finalize(buffer, _unmap, place, size).atexit = False
+    return buffer
+
+
+def _unmap(place: int, size: int) -> None:
+    ctypes.CDLL(None).munmap(ctypes.c_void_p(place), ctypes.c_size_t(size))
 
 
 def _place_in(call: Callable[..., int | None], file: int, size: int) -> int | None:

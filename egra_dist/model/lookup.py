@@ -1,7 +1,7 @@
-"""Rows of tables that a batch needs: who is asked for which, how they are read, and updated."""
+"""Rows of tables that a batch needs: how they are found, and how their gradients come back."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,137 +9,155 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.graph.sampler import distinct
-from egra_dist.model.exchange import all_to_all, rank, swap, world_size
+from egra_dist.model.exchange import all_to_all, rank, swap_kinds
+from egra_dist.model.row_gradients import RowGradients, RowSums, TableRows
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Which rows travel between the ranks, table by table.
-
-    Attributes:
-        wanted: This rank's rows that others (and itself) want, those for rank 0 first.
-        num_asked: How many rows come from each rank.
-        num_given: How many go to each.
-    """
-
-    wanted: list[Tensor]
-    num_asked: list[list[int]]
-    num_given: list[list[int]]
-
-
-def ask_owners(partitions: Sequence[RowPartition], ids: Sequence[Tensor]) -> Asked:
-    """Asks the owners of rows for them; a collective call.
+class RowExchange(ABC):
+    """How the rows of one lookup travel.
 
     Args:
+        tables: Own rows of each table.
         partitions: Who owns which row of each table.
         ids: Of each table the rows that this rank wants, distinct, ascending.
     """
-    if dist.get_world_size() == 1:
-        counts = [[len(part)] for part in ids]
-        return Asked(list(ids), counts, counts)
-    asked = torch.stack([_by_owner(*pair) for pair in zip(partitions, ids, strict=True)], dim=1)
-    given = torch.empty_like(asked)
-    dist.all_to_all_single(given, asked)
-    num_asked, num_given = asked.T.tolist(), given.T.tolist()
-    own = [partition.block(dist.get_rank()).start for partition in partitions]
-    wanted = [
-        all_to_all(part, taken, sent) - start
-        for part, taken, sent, start in zip(ids, num_asked, num_given, own, strict=True)
-    ]
-    return Asked(wanted, num_asked, num_given)
+
+    def __init__(
+        self,
+        tables: Sequence[TableRows],
+        partitions: Sequence[RowPartition],
+        ids: Sequence[Tensor],
+    ) -> None:
+        self.tables = list(tables)
+        self.sizes = [len(part) for part in ids]
+        pairs = list(zip(partitions, ids, strict=True))
+        self._num_wanted = [_by_owner(*pair) for pair in pairs]
+        # Of each table, for each owner, places among its rows.
+        self._wanted = [
+            [part - first for part, first in zip(ids.split(n), partition.starts, strict=False)]
+            for (partition, ids), n in zip(pairs, self._num_wanted, strict=True)
+        ]
+
+    @abstractmethod
+    def read(self, targets: Sequence[Tensor]) -> None:
+        """Fills ``[sizes[n], dim]`` with the rows of each table; a collective call."""
+
+    @abstractmethod
+    def give_back(self, gradients: Sequence[Tensor]) -> None:
+        """Leaves gradients with their rows, summed over the ranks; a collective call.
+
+        Args:
+            gradients: Of what was read of each table, ``[sizes[n], dim]``; they are used up.
+        """
+
+    def _by_rank(self, matrices: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """For each owner the rows of each table ``[sizes[n], dim]`` that are its own."""
+        parts = [rows.split(n) for rows, n in zip(matrices, self._num_wanted, strict=True)]
+        return list(zip(*parts, strict=True))
+
+    def _sums(self, own: Sequence[Tensor]) -> list[RowSums]:
+        """Sums that have this rank's part, given its gradients of its own rows of each table."""
+        return [
+            RowSums(RowGradients(wanted[rank()], values), table.places)
+            for wanted, values, table in zip(self._wanted, own, self.tables, strict=True)
+        ]
+
+    def _leave(self, sums: Sequence[RowSums]) -> None:
+        for table, of_table in zip(self.tables, sums, strict=True):
+            table.leave_gradients(of_table.groups())
 
 
-def _by_owner(partition: RowPartition, ids: Tensor) -> Tensor:
-    starts = torch.as_tensor(partition.starts, device=ids.device)
-    return torch.diff(torch.searchsorted(ids, starts))
+class NetworkRows(RowExchange):
+    """Owners are asked for rows, and send them: the way between machines; a collective call."""
+
+    def __init__(
+        self,
+        tables: Sequence[TableRows],
+        partitions: Sequence[RowPartition],
+        ids: Sequence[Tensor],
+    ) -> None:
+        super().__init__(tables, partitions, ids)
+        asked = torch.tensor(self._num_wanted, device=ids[0].device).T.contiguous()
+        given = torch.empty_like(asked)
+        dist.all_to_all_single(given, asked)
+        self._num_given = given.T.tolist()
+        counts = zip(self._wanted, self._num_wanted, self._num_given, strict=True)
+        self._given = [
+            all_to_all(torch.cat(wanted), num_wanted, num_given).split(num_given)
+            for wanted, num_wanted, num_given in counts
+        ]
+
+    def read(self, targets: Sequence[Tensor]) -> None:
+        """See :meth:`RowExchange.read`."""
+        incoming = self._by_rank(targets)
+        for table, given, target in zip(self.tables, self._given, incoming[rank()], strict=True):
+            select(table, given[rank()], target)
+        swap_kinds(
+            self.tables,
+            self._num_given,
+            self._num_wanted,
+            write=lambda other, sent: self._write(other, sent),
+            read=lambda other, came: _copy(incoming[other], came),
+        )
+
+    def _write(self, other: int, sent: Sequence[Tensor]) -> None:
+        for table, given, target in zip(self.tables, self._given, sent, strict=True):
+            select(table, given[other], target)
+
+    def give_back(self, gradients: Sequence[Tensor]) -> None:
+        """See :meth:`RowExchange.give_back`."""
+        outgoing = self._by_rank(gradients)
+        sums = self._sums(outgoing[rank()])
+
+        def add(other: int, came: Sequence[Tensor]) -> None:
+            for of_table, given, values in zip(sums, self._given, came, strict=True):
+                of_table.add(given[other], values)
+
+        swap_kinds(
+            gradients,
+            self._num_wanted,
+            self._num_given,
+            write=lambda other, sent: _copy(sent, outgoing[other]),
+            read=add,
+        )
+        self._leave(sums)
 
 
 class ReadRows(torch.autograd.Function):
-    """Rows of several tables, one below the other, from whoever owns them; sparse gradients.
+    """Rows of several tables, one below the other, from whoever owns them.
 
     One function, so that rows are written once where they stay, and gradients are read there.
     """
 
     @staticmethod
-    def forward(ctx: Any, asked: Asked, *tables: Tensor) -> Tensor:
-        """What this rank has asked for of each table, ``[sum(num_rows), dim]``."""
-        ctx.asked, ctx.shapes = asked, [table.shape for table in tables]
-        sizes = [sum(counts) for counts in asked.num_asked]
-        rows = tables[0].new_empty(sum(sizes), tables[0].shape[1], dtype=torch.float32)
-        for number, (table, target) in enumerate(zip(tables, rows.split(sizes), strict=True)):
-            _read(table, asked, number, target)
+    def forward(ctx: Any, exchange: RowExchange, *tables: TableRows) -> Tensor:
+        """What this rank wants of each table, ``float32 [sum(num_rows), dim]``."""
+        ctx.exchange = exchange
+        rows = tables[0].new_empty(sum(exchange.sizes), tables[0].shape[1], dtype=torch.float32)
+        exchange.read(rows.split(exchange.sizes))
         return rows
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Sparse gradients of the own rows of each table."""
-        asked = ctx.asked
-        parts = gradients[0].split([sum(counts) for counts in asked.num_asked])
-        found = [_add_up(asked, number, part) for number, part in enumerate(parts)]
-        return None, *map(_sparse, found, ctx.shapes)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+        """Leaves gradients with the owners' rows, not with autograd, which would copy them."""
+        ctx.exchange.give_back(gradients[0].contiguous().split(ctx.exchange.sizes))
+        return None, *[None for _ in ctx.exchange.tables]
 
 
-def _read(table: Tensor, asked: Asked, number: int, target: Tensor) -> None:
-    """Fills ``target [num_rows, dim]`` with what this rank wants, and gives others theirs."""
-    wanted = asked.wanted[number].split(asked.num_given[number])
-    targets = target.split(asked.num_asked[number])
+def select(table: Tensor, rows: Tensor, target: Tensor) -> None:
+    """Copies some rows of a table."""
     if table.dtype == target.dtype:
-        torch.index_select(table, 0, wanted[rank()], out=targets[rank()])
+        torch.index_select(table, 0, rows, out=target)
     else:
-        targets[rank()].copy_(table.index_select(0, wanted[rank()]))
-    if world_size() > 1:
-        swap(
-            table,
-            asked.num_given[number],
-            asked.num_asked[number],
-            write=lambda other, sent: torch.index_select(table, 0, wanted[other], out=sent),
-            read=lambda other, came: targets[other].copy_(came),
-        )
+        target.copy_(table.index_select(0, rows))
 
 
-def _add_up(asked: Asked, number: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Own rows that anybody wanted, ascending, and the sums of their gradients."""
-    ids = asked.wanted[number]
-    if world_size() == 1:
-        return ids, gradient
-    found, places = _distinct(ids)
-    of_ranks = places.split(asked.num_given[number])
-    outgoing = gradient.split(asked.num_asked[number])
-    sums = _placed(outgoing[rank()], of_ranks[rank()], len(found))
-
-    def add(other: int, rows: Tensor) -> None:
-        sums.scatter_add_(0, of_ranks[other][:, None].expand_as(rows), rows)
-
-    swap(
-        gradient,
-        asked.num_asked[number],
-        asked.num_given[number],
-        write=lambda other, sent: sent.copy_(outgoing[other]),
-        read=add,
-    )
-    return found, sums
+def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
 
 
-def _placed(rows: Tensor, places: Tensor, num_rows: int) -> Tensor:
-    """Rows at distinct places among ``num_rows``, and zeros elsewhere, each written once."""
-    placed = rows.new_empty(num_rows, rows.shape[1])
-    is_empty = torch.ones(num_rows, dtype=torch.bool, device=rows.device)
-    is_empty[places] = False
-    placed.index_fill_(0, is_empty.nonzero()[:, 0], 0)
-    return placed.index_copy_(0, places, rows)
-
-
-def _sparse(found: tuple[Tensor, Tensor], shape: torch.Size) -> Tensor:
-    ids, rows = found
-    return torch.sparse_coo_tensor(
-        ids[None], rows, shape, is_coalesced=True, check_invariants=False
-    )
-
-
-def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct ids, ascending, and the place of each id among them, ``int64``."""
-    if ids.device.type == "cpu":
-        found, places = map(torch.from_numpy, distinct(ids.numpy()))
-        return found, places.long()
-    return torch.unique(ids, return_inverse=True)
+def _by_owner(partition: RowPartition, ids: Tensor) -> list[int]:
+    """How many of ascending ids each rank owns."""
+    starts = torch.as_tensor(partition.starts, device=ids.device)
+    return torch.diff(torch.searchsorted(ids, starts)).tolist()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from egra_dist.config import RankingSettings
-from egra_dist.model.exchange import gather_rows, rank
+from egra_dist.model.exchange import rank
+from egra_dist.model.gather import gather_rows
 from egra_dist.model.losses import bpr, sampled_softmax
 
 

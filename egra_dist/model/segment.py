@@ -24,19 +24,20 @@ class Segment:
     Args:
         name: Of the file.
         is_new: Whether this process makes it, or opens what another has made.
+        size: Bytes of a new one.
 
     Raises:
         OSError: If it cannot be made, or opened.
     """
 
-    def __init__(self, name: str, is_new: bool) -> None:
+    def __init__(self, name: str, is_new: bool, size: int = LARGE_PAGE) -> None:
         self.path = _FOLDER / f"egra-{name}"
         flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if is_new else 0)
         self._file = os.open(self.path, flags, 0o600)
         self._map: Any = None
         self._size = 0
         if is_new:
-            self.grow(LARGE_PAGE // 2)
+            self._allocate(size)
 
     def grow(self, size: int) -> None:
         """Makes it at least so large, for all who have it open.
@@ -44,10 +45,17 @@ class Segment:
         Raises:
             OSError: If there is no memory left.
         """
-        if size <= self._size:
-            return
-        size = -(-(size + size // 4) // LARGE_PAGE) * LARGE_PAGE
-        os.posix_fallocate(self._file, 0, size)
+        if size > self._size:
+            self._allocate(size + size // 4)
+
+    def _allocate(self, size: int) -> None:
+        size = max(1, -(-size // LARGE_PAGE)) * LARGE_PAGE
+        try:
+            os.posix_fallocate(self._file, 0, size)
+        except OSError:
+            if self._size == 0:
+                self.path.unlink(missing_ok=True)
+            raise
         self._remap(size)
 
     def words(self, count: int) -> Tensor:
@@ -112,6 +120,13 @@ def open_together(make: Callable[[str], S]) -> S | None:
     return shared if everywhere else None
 
 
+def on_one_machine(device: torch.device) -> bool:
+    """Whether the rows, and all ranks of the process group, are in this machine's memory."""
+    if device.type != "cpu" or not dist.is_initialized():
+        return False
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 0)) == dist.get_world_size()
+
+
 _opened: dict[Any, Any] = {}
 
 
@@ -128,19 +143,8 @@ def opened(make: Callable[[str], S], device: torch.device) -> S | None:
         _opened.clear()
         _opened["group"] = group
     if make not in _opened:
-        is_alone = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) == dist.get_world_size()
-        _opened[make] = open_together(make) if is_alone else None
+        _opened[make] = open_together(make) if on_one_machine(device) else None
     return _opened[make]
-
-
-def done_by_all(is_done: bool) -> bool:
-    """Waits for all ranks, and tells whether each of them has done it; a collective call.
-
-    A sum takes gloo half as long as a barrier, and says more.
-    """
-    num_failed = torch.tensor([int(not is_done)])
-    dist.all_reduce(num_failed)
-    return not num_failed.item()
 
 
 def free_bytes() -> int:

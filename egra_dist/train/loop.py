@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.config import TrainingSettings
+from egra_dist.model.gather import sum_over_ranks
 from egra_dist.model.recommender import Recommender
 from egra_dist.model.tables import EmbeddingTables
 from egra_dist.train.agreement import Agreement, Ending
@@ -118,7 +119,7 @@ def _sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
     if dist.get_world_size() == 1 or not parameters:
         return
     flat = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
-    dist.all_reduce(flat)
+    sum_over_ranks(flat)
     for parameter, total in zip(
         parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
     ):

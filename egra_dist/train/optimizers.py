@@ -1,13 +1,14 @@
 """Two optimizers, one for the sharded tables and one for the dense parameters."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from egra_dist.config import OptimizerSettings
+from egra_dist.model.row_gradients import RowGradients, TableRows
 from egra_dist.model.tables import FusedTables
 
 _ODD, _STRIDE = 0x79B1, 0x9E37
@@ -19,20 +20,37 @@ class _TableOptimizer(torch.optim.Optimizer, ABC):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update; of a sparse gradient the rows that it has."""
+        """One update; of gradients of some rows, of those rows."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient.is_sparse:
-                    gradient = _of_distinct_rows(gradient)
-                self._update(parameter, gradient, self.state[parameter], group["lr"])
+            for table in group["params"]:
+                state = self.state[table]
+                if not state:
+                    state.update(self._new_state(table))
+                if table.grad is None:
+                    self._update_rows(table, table.take_gradients(), state, group["lr"])
+                else:
+                    self._update(table, table.grad, state, group["lr"])
 
     @abstractmethod
-    def _update(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
+    def _new_state(self, table: Tensor) -> dict[str, Tensor]:
+        """What is kept of a matrix between updates."""
+
+    @abstractmethod
+    def _update_rows(
+        self,
+        table: Tensor,
+        gradients: Sequence[RowGradients],
+        state: dict[str, Tensor],
+        rate: float,
     ) -> None:
-        """Updates one matrix; the state is empty before the first."""
+        """Updates rows; none is in two groups."""
+
+    def _update(
+        self, table: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
+    ) -> None:
+        """Updates all rows."""
+        raise NotImplementedError
 
 
 class RowWiseAdagrad(_TableOptimizer):
@@ -46,31 +64,39 @@ class RowWiseAdagrad(_TableOptimizer):
         eps: Added to the root of the accumulator.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8) -> None:
+    def __init__(self, parameters: Iterable[TableRows], lr: float, eps: float = 1e-8) -> None:
         super().__init__(parameters, {"lr": lr})
         self._eps = eps
 
+    def _new_state(self, table: Tensor) -> dict[str, Tensor]:
+        return {"sum": torch.zeros(len(table), device=table.device)}
+
     def _update(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
+        self, table: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
     ) -> None:
-        if not state:
-            state["sum"] = torch.zeros(len(parameter), device=parameter.device)
-        if not gradient.is_sparse:
-            state["sum"] += gradient.square().mean(1)
-            parameter -= (rate / (state["sum"].sqrt() + self._eps))[:, None] * gradient
-            return
-        rows, values = gradient.indices()[0], gradient.values().float()
-        squares = torch.linalg.vector_norm(values, dim=1).square_() / values.shape[1]
-        own = state["sum"].index_select(0, rows).add_(squares)
-        state["sum"].index_copy_(0, rows, own)
-        noise = own.view(torch.int32)
-        scale = own.sqrt().add_(self._eps).reciprocal_().mul_(-rate)
-        if parameter.dtype == torch.bfloat16:
-            new = parameter.index_select(0, rows).float().addcmul_(scale[:, None], values)
-            parameter.index_copy_(0, rows, rounded_at_random(new, noise))
-            return
-        # On a CPU a third of what index_add_ takes.
-        parameter.scatter_add_(0, rows[:, None].expand_as(values), scale[:, None] * values)
+        state["sum"] += gradient.square().mean(1)
+        table -= (rate / (state["sum"].sqrt() + self._eps))[:, None] * gradient
+
+    def _update_rows(
+        self,
+        table: Tensor,
+        gradients: Sequence[RowGradients],
+        state: dict[str, Tensor],
+        rate: float,
+    ) -> None:
+        for group in gradients:
+            rows, values = group.rows, group.values
+            squares = torch.linalg.vector_norm(values, dim=1).square_() / values.shape[1]
+            own = state["sum"].index_select(0, rows).add_(squares)
+            state["sum"].index_copy_(0, rows, own)
+            noise = own.view(torch.int32)
+            scale = own.sqrt().add_(self._eps).reciprocal_().mul_(-rate)
+            if table.dtype == torch.bfloat16:
+                new = table.index_select(0, rows).float().addcmul_(scale[:, None], values)
+                table.index_copy_(0, rows, rounded_at_random(new, noise))
+            else:
+                # On a CPU a third of what index_add_ takes.
+                table.scatter_add_(0, rows[:, None].expand_as(values), scale[:, None] * values)
 
 
 def rounded_at_random(values: Tensor, noise: Tensor) -> Tensor:
@@ -104,26 +130,33 @@ class LazyAdam(_TableOptimizer):
 
     _BETAS, _EPS = (0.9, 0.999), 1e-8
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, parameters: Iterable[TableRows], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
-    def _update(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
+    def _new_state(self, table: Tensor) -> dict[str, Tensor]:
+        return {
+            "step": torch.zeros((), device=table.device),
+            "exp_avg": torch.zeros_like(table),
+            "exp_avg_sq": torch.zeros_like(table),
+        }
+
+    def _update_rows(
+        self,
+        table: Tensor,
+        gradients: Sequence[RowGradients],
+        state: dict[str, Tensor],
+        rate: float,
     ) -> None:
-        if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        rows = gradient.indices()[0]
         state["step"] += 1
-        matrices = [parameter, state["exp_avg"], state["exp_avg_sq"]]
-        row, mean, square = [matrix.index_select(0, rows) for matrix in matrices]
-        mean.lerp_(gradient.values(), 1 - self._BETAS[0])
-        square.lerp_(gradient.values().square(), 1 - self._BETAS[1])
         mean_bias, square_bias = (1 - beta ** state["step"] for beta in self._BETAS)
-        row -= rate / mean_bias * mean / ((square / square_bias).sqrt() + self._EPS)
-        for matrix, updated in zip(matrices, (row, mean, square), strict=True):
-            matrix.index_copy_(0, rows, updated)
+        matrices = [table, state["exp_avg"], state["exp_avg_sq"]]
+        for group in gradients:
+            row, mean, square = [matrix.index_select(0, group.rows) for matrix in matrices]
+            mean.lerp_(group.values, 1 - self._BETAS[0])
+            square.lerp_(group.values.square(), 1 - self._BETAS[1])
+            row -= rate / mean_bias * mean / ((square / square_bias).sqrt() + self._EPS)
+            for matrix, updated in zip(matrices, (row, mean, square), strict=True):
+                matrix.index_copy_(0, group.rows, updated)
 
 
 class Optimizers:
@@ -133,12 +166,12 @@ class Optimizers:
         tables: This rank's rows of every table; or tables that kernels update in the backward pass.
         dense: The replicated parameters.
         settings: Which optimizers.
-        is_sparse: Whether the gradients of tables are.
+        is_sparse: Whether tables get gradients of some rows.
     """
 
     def __init__(
         self,
-        tables: dict[str, nn.Parameter] | FusedTables,
+        tables: Mapping[str, TableRows] | FusedTables,
         dense: list[nn.Parameter],
         settings: OptimizerSettings,
         is_sparse: bool = False,
@@ -177,8 +210,8 @@ class Optimizers:
             for group in optimizer.param_groups:
                 rate, group["lr"] = group["lr"], 0.0
                 for parameter in group["params"]:
-                    is_sparse = self._is_sparse and optimizer is self._tables
-                    parameter.grad = _no_gradient(parameter, is_sparse)
+                    if not (self._is_sparse and optimizer is self._tables):
+                        parameter.grad = torch.zeros_like(parameter)
                 optimizer.step()
                 group["lr"] = rate
                 for parameter in group["params"]:
@@ -201,7 +234,7 @@ class Optimizers:
 
 
 def _table_optimizer(
-    tables: list[nn.Parameter], settings: OptimizerSettings, is_sparse: bool
+    tables: list[TableRows], settings: OptimizerSettings, is_sparse: bool
 ) -> torch.optim.Optimizer:
     rate = settings.learning_rate
     if settings.tables == "rowwise_adagrad":
@@ -209,28 +242,3 @@ def _table_optimizer(
     if is_sparse:
         return LazyAdam(tables, lr=rate)
     return torch.optim.Adam(tables, lr=rate, fused=True)
-
-
-def _of_distinct_rows(gradient: Tensor) -> Tensor:
-    """A sparse gradient whose rows ascend, each there once.
-
-    Lookups make them so, but autograd forgets it, and torch would sort and copy them.
-    """
-    rows = gradient._indices()[0]
-    if not bool((rows[1:] > rows[:-1]).all()):
-        return gradient.coalesce()
-    return torch.sparse_coo_tensor(
-        rows[None], gradient._values(), gradient.shape, is_coalesced=True, check_invariants=False
-    )
-
-
-def _no_gradient(parameter: Tensor, is_sparse: bool) -> Tensor:
-    if not is_sparse:
-        return torch.zeros_like(parameter)
-    return torch.sparse_coo_tensor(
-        torch.empty(1, 0, dtype=torch.int64),
-        parameter.new_empty(0, *parameter.shape[1:]),
-        parameter.shape,
-        device=parameter.device,
-        check_invariants=False,
-    )

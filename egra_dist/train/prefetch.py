@@ -1,11 +1,16 @@
 """What is made ahead, in a thread of its own."""
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar, cast
 
 T = TypeVar("T")
+_STEPS_BACK = 5
+"""Of priority behind whoever takes: a third of the weight, so that it still goes on where other
+programs want all processors."""
 
 
 def prefetch(source: Iterable[T], num_ahead: int) -> Iterator[T]:
@@ -36,6 +41,7 @@ def prefetch(source: Iterable[T], num_ahead: int) -> Iterator[T]:
 
 def _produce(source: Iterable[T], waiting: queue.Queue, is_left: threading.Event) -> None:
     failure: BaseException | None = None
+    _stand_back()
     try:
         for result in source:
             if not _put(waiting, (False, result), is_left):
@@ -43,6 +49,13 @@ def _produce(source: Iterable[T], waiting: queue.Queue, is_left: threading.Event
     except BaseException as error:
         failure = error
     _put(waiting, (True, failure), is_left)
+
+
+def _stand_back() -> None:
+    """Lets whoever takes the results go first: all ranks wait for the slowest of them."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), own + _STEPS_BACK)
 
 
 def _put(waiting: queue.Queue, entry: tuple, is_left: threading.Event) -> bool:

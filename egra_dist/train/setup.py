@@ -124,7 +124,9 @@ def _tables(
     if settings.tables.lookup == "torchrec":
         tables = FusedTables(sizes, widths, device, settings.tables, settings.optimizer)
     else:
-        tables = DirectTables(sizes, widths, device, getattr(torch, settings.optimizer.table_type))
+        dtype = getattr(torch, settings.optimizer.table_type)
+        is_sampled = settings.propagation.mode == "sampled"
+        tables = DirectTables(sizes, widths, device, dtype, is_shared=is_sampled)
     tables.initialize(task.seed)
     if settings.warm_start is not None:
         graphs = task.graphs

@@ -11,7 +11,8 @@ from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model.alignment import entity_weights
-from egra_dist.model.exchange import gather_rows, rank, world_size
+from egra_dist.model.exchange import rank, world_size
+from egra_dist.model.gather import gather_rows
 from egra_dist.tracking.summary import quantiles
 from egra_dist.train.propagation import Vectors
 

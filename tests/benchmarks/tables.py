@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.tables [--rows 1000000] [--batch 16000] [--ranks 1 2]
 
-Row-wise Adagrad, d = 64, gloo, one thread for each rank. ``ours``: ``DirectTables.lookup`` and a
-sparse gradient. ``sequence``: TorchRec's ``EmbeddingCollection``; ``pooled``: its
+Row-wise Adagrad, d = 64, gloo, one thread for each rank. ``ours``: ``DirectTables.lookup`` and the
+update of its rows. ``sequence``: TorchRec's ``EmbeddingCollection``; ``pooled``: its
 ``EmbeddingBagCollection`` with bags of one row, which over gloo needs batches of equal size. CPU
 milliseconds of the first rank for one table and step, variants in turn.
 """

@@ -46,3 +46,12 @@ def _run(rank: int, num_ranks: int, folder: Path, function: Callable, arguments:
     (folder / str(rank)).write_bytes(pickle.dumps(result))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def dense_gradient(rows: Any) -> Any:
+    """What a lookup has left with a table's own rows, ``[num_own_rows, dim]``."""
+    dense = torch.zeros(rows.shape)
+    for group in rows.take_gradients():
+        assert not dense[group.rows].any(), "a row that is in two groups"
+        dense[group.rows] += group.values
+    return dense.numpy()

@@ -15,6 +15,7 @@ from test_sampled_ranks import FEW, SAMPLED, STOPPED_AFTER, train_until_stopped
 from test_training_ranks import CPU, ListRecorder, series, train_on_rank, with_folder
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
+from egra_dist.model.row_gradients import RowGradients
 from egra_dist.train import optimizers
 from egra_dist.train.loop import _sum_gradients, train
 from egra_dist.train.pipelining import distributed_ahead, register_batches
@@ -31,19 +32,16 @@ NUM_PIPELINED = 2 * NUM_STEPS
 class AdagradOfBlocks(optimizers.RowWiseAdagrad):
     """An accumulator for each row and block of columns, as a kernel has that holds such a block."""
 
-    def _update(self, parameter, gradient, state, rate):
-        for first in range(0, parameter.shape[1], BLOCK):
+    def _new_state(self, table):
+        starts = range(0, table.shape[1], BLOCK)
+        return {f"sum-{first}": torch.zeros(len(table)) for first in starts}
+
+    def _update_rows(self, table, gradients, state, rate):
+        for first in range(0, table.shape[1], BLOCK):
             columns = slice(first, first + BLOCK)
-            key = f"sum-{first}"
-            own = {"sum": state[key]} if key in state else {}
-            part = torch.sparse_coo_tensor(
-                gradient.indices(),
-                gradient.values()[:, columns],
-                (len(parameter), BLOCK),
-                is_coalesced=True,
-            )
-            super()._update(parameter[:, columns], part, own, rate)
-            state[key] = own["sum"]
+            parts = [RowGradients(group.rows, group.values[:, columns]) for group in gradients]
+            own = {"sum": state[f"sum-{first}"]}
+            super()._update_rows(table[:, columns], parts, own, rate)
 
 
 def train_in_blocks(task):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import run_on_ranks
+from ranks import dense_gradient, run_on_ranks
 
 from egra_dist.config import OptimizerSettings, TableSettings
 from egra_dist.errors import UserError
@@ -19,9 +19,11 @@ WANTED = {
 }
 
 
-def look_up(dtype):
+def look_up(dtype, is_shared):
     """What this rank got, and the gradients of its own rows."""
-    tables = DirectTables(SIZES, dict.fromkeys(SIZES, DIM), torch.device("cpu"), dtype)
+    widths = dict.fromkeys(SIZES, DIM)
+    tables = DirectTables(SIZES, widths, torch.device("cpu"), dtype, is_shared=is_shared)
+    assert bool(tables._shards) == is_shared
     tables.initialize(0)
     rank = dist.get_rank()
     ids = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in WANTED[rank].items()}
@@ -31,14 +33,14 @@ def look_up(dtype):
     return (
         rows.detach().numpy(),
         {name: table.detach().float().numpy() for name, table in local.items()},
-        {name: table.grad.to_dense().float().numpy() for name, table in local.items()},
+        {name: dense_gradient(table) for name, table in local.items()},
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("num_ranks", [1, 3])
-def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks, dtype):
-    results = run_on_ranks(look_up, num_ranks, dtype)
+@pytest.mark.parametrize(("num_ranks", "is_shared"), [(1, True), (3, True), (3, False)])
+def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks, is_shared, dtype):
+    results = run_on_ranks(look_up, num_ranks, dtype, is_shared)
     tables = {name: np.concatenate([local[name] for _, local, _ in results]) for name in SIZES}
     wanted_gradients = {name: np.zeros((size, DIM)) for name, size in SIZES.items()}
     for rank, (rows, _, _) in enumerate(results):

@@ -50,11 +50,10 @@ def exchange(mailbox, rows, num_sent, num_received, target):
     outgoing, incoming, rank = rows.split(num_sent), target.split(num_received), dist.get_rank()
     incoming[rank].copy_(outgoing[rank])
     return mailbox.swap(
-        rows,
-        num_sent,
-        num_received,
-        write=lambda other, sent: sent.copy_(outgoing[other]),
-        read=lambda other, came: incoming[other].copy_(came),
+        [rows],
+        [num_sent],
+        write=lambda other, sent: sent[0].copy_(outgoing[other]),
+        read=lambda other, came: incoming[other].copy_(came[0]),
     )
 
 

@@ -1,13 +1,17 @@
 """Tables whose local rows are ordinary parameters; always row-wise."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from egra_dist.model.lookup import ReadRows, ask_owners
+from egra_dist.model.lookup import NetworkRows, ReadRows, RowExchange
+from egra_dist.model.row_gradients import TableRows
+from egra_dist.model.segment import on_one_machine, open_together
+from egra_dist.model.shared_tables import SharedRows, SharedTables, meet
 from egra_dist.model.tables.base import ROWS_AT_ONCE, EmbeddingTables, TableShard
 from egra_dist.model.tables.planning import planned_tables, sharded_model
 
@@ -20,6 +24,7 @@ class DirectTables(EmbeddingTables):
         widths: Columns of each table.
         device: Where the shards live.
         dtype: Type of the rows.
+        is_shared: Whether the ranks of one machine look rows up where they are, if there is room.
     """
 
     def __init__(
@@ -28,30 +33,59 @@ class DirectTables(EmbeddingTables):
         widths: Mapping[str, int],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        is_shared: bool = True,
     ) -> None:
         planned = planned_tables(sizes, widths, dist.get_world_size(), device.type, dtype)
         self._model, sharded = sharded_model(planned, device)
         super().__init__(sizes, widths, sharded)
-        self._parameters = {
-            name: nn.Parameter(_local(table, widths[name], device, dtype))
-            for name, table in sharded.items()
-        }
+        rows = {name: _local(table, widths[name], device, dtype) for name, table in sharded.items()}
+        self._shards: dict[str, list[Tensor]] = {}
+        if dist.get_world_size() == 1:
+            self._shards = {name: [own] for name, own in rows.items()}
+        elif is_shared:
+            self._shards = self._shared(rows)
+        self._parameters = {name: TableRows(own) for name, own in rows.items()}
 
-    def local(self, table: str) -> nn.Parameter:
+    def _shared(self, rows: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """Moves the own rows to where the other ranks see them; nothing if that cannot be."""
+        partitions = {table: self.partition(table) for table in rows}
+        device = next(iter(rows.values())).device
+        make = partial(SharedTables, partitions=partitions, like=rows)
+        shared = open_together(make) if on_one_machine(device) else None
+        if shared is None:
+            return {}
+        shards = {table: shared.shards(table) for table in rows}
+        for table, own in rows.items():
+            before = own.untyped_storage()
+            own.data = shards[table][dist.get_rank()]
+            before.resize_(0)
+        return shards
+
+    def local(self, table: str) -> TableRows:
         """This rank's rows ``[num_own_rows, dim]``; sharing storage with TorchRec's shard."""
         return self._parameters[table]
 
-    def parameters(self) -> dict[str, nn.Parameter]:
+    def parameters(self) -> dict[str, TableRows]:
         """This rank's rows of every table."""
         return dict(self._parameters)
 
     def lookup(self, ids: Mapping[str, Tensor]) -> Tensor:
         """See :meth:`EmbeddingTables.lookup`.
 
-        Gradients arrive as sparse rows of :meth:`local` of the owner.
+        Gradients are left with :meth:`local` of the owner, see :class:`TableRows`.
         """
-        asked = ask_owners([self.partition(table) for table in ids], list(ids.values()))
-        return ReadRows.apply(asked, *(self.local(table) for table in ids))
+        tables = [self.local(table) for table in ids]
+        partitions = [self.partition(table) for table in ids]
+        exchange: RowExchange
+        if self._shards:
+            shards = [self._shards[table] for table in ids]
+            exchange = SharedRows(tables, partitions, list(ids.values()), shards)
+        else:
+            exchange = NetworkRows(tables, partitions, list(ids.values()))
+        rows = ReadRows.apply(exchange, *tables)
+        if self._shards and not torch.is_grad_enabled():
+            meet()  # No exchange of gradients will tell that all have read.
+        return rows
 
     def shards(self, table: str) -> list[TableShard]:
         """See :meth:`EmbeddingTables.shards`."""

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from egra_dist.config import OptimizerSettings
+from egra_dist.model.row_gradients import RowGradients, TableRows
 from egra_dist.train.optimizers import (
     LazyAdam,
     Optimizers,
@@ -27,7 +28,7 @@ def test_row_wise_adagrad_is_fbgemms():
         learning_rate=0.1,
         eps=1e-8,
     )
-    rows = nn.Parameter(fused.split_embedding_weights()[0].detach().uniform_(-1, 1).clone())
+    rows = TableRows(fused.split_embedding_weights()[0].detach().uniform_(-1, 1).clone())
     ours = RowWiseAdagrad([rows], lr=0.1, eps=1e-8)
     for step in range(3):
         weights = torch.randn(6, 4) * (step + 1)
@@ -37,33 +38,43 @@ def test_row_wise_adagrad_is_fbgemms():
     torch.testing.assert_close(rows.detach(), fused.split_embedding_weights()[0])
 
 
-def sparse_gradients(num_rows, dim):
-    """Each step has other rows, some of them twice."""
+def gradients_of_rows(num_rows, dim):
+    """Each step has other rows, in two groups."""
     torch.manual_seed(0)
     for step in range(4):
-        rows = torch.randint(num_rows, (5,))
-        values = torch.randn(5, dim) * (step + 1)
-        yield torch.sparse_coo_tensor(rows[None], values, (num_rows, dim), check_invariants=True)
+        rows = torch.randperm(num_rows)
+        values = torch.randn(num_rows, dim) * (step + 1)
+        yield [RowGradients(rows[s], values[s]) for s in (slice(0, 2), slice(2, 3 + step % 2))]
 
 
-def test_row_wise_adagrad_of_sparse_gradients_is_that_of_dense_ones():
-    sparse, dense = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
-    optimizers = [RowWiseAdagrad([rows], lr=0.1) for rows in (sparse, dense)]
-    for gradient in sparse_gradients(6, 4):
-        sparse.grad, dense.grad = gradient, gradient.to_dense()
+def dense(groups, num_rows, dim):
+    gradient = torch.zeros(num_rows, dim)
+    for group in groups:
+        gradient[group.rows] = group.values
+    return gradient
+
+
+def test_row_wise_adagrad_of_some_rows_is_that_of_dense_gradients():
+    some, every = (TableRows(torch.ones(6, 4)) for _ in range(2))
+    optimizers = [RowWiseAdagrad([rows], lr=0.1) for rows in (some, every)]
+    for groups in gradients_of_rows(6, 4):
+        some.leave_gradients(groups)
+        every.grad = dense(groups, 6, 4)
         for optimizer in optimizers:
             optimizer.step()
-    torch.testing.assert_close(sparse, dense)
+    torch.testing.assert_close(some, every)
 
 
 def test_lazy_adam_is_torchs_sparse_adam():
-    ours, theirs = (nn.Parameter(torch.ones(6, 4)) for _ in range(2))
+    ours, theirs = TableRows(torch.ones(6, 4)), nn.Parameter(torch.ones(6, 4))
     optimizers = [LazyAdam([ours], lr=0.1), torch.optim.SparseAdam([theirs], lr=0.1)]
-    for gradient in sparse_gradients(6, 4):
-        ours.grad, theirs.grad = gradient, gradient.clone()
+    for groups in gradients_of_rows(6, 4):
+        ours.leave_gradients(groups)
+        rows, values = (torch.cat([getattr(g, of) for g in groups]) for of in ("rows", "values"))
+        theirs.grad = torch.sparse_coo_tensor(rows[None], values, (6, 4), check_invariants=True)
         for optimizer in optimizers:
             optimizer.step()
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours.detach(), theirs.detach())
 
 
 @pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
@@ -71,15 +82,17 @@ def test_lazy_adam_is_torchs_sparse_adam():
 def test_state_exists_up_front_and_changes_nothing(kind, is_sparse):
     def train(materialize):
         torch.manual_seed(0)
-        table, weight = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3))
+        table, weight = TableRows(torch.randn(5, 3)), nn.Parameter(torch.randn(3))
         settings = OptimizerSettings(tables=kind)
         optimizers = Optimizers({"user": table}, [weight], settings, is_sparse)
         if materialize:
             optimizers.materialize()
             assert optimizers.table_state("user") and optimizers.dense_state()
         for _ in range(3):
-            rows = nn.functional.embedding(torch.arange(4), table, sparse=is_sparse)
+            rows = table.detach()[:4].requires_grad_() if is_sparse else table[:4]
             (rows @ weight).square().sum().backward()
+            if is_sparse:
+                table.leave_gradients([RowGradients(torch.arange(4), rows.grad)])
             optimizers.step()
         return table.detach(), weight.detach()
 
@@ -91,7 +104,7 @@ def test_both_rates_decay_with_the_epoch():
     settings = OptimizerSettings(
         learning_rate=0.1, dense_learning_rate=0.2, decay=0.5, decay_epochs=10
     )
-    table, weight = nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1))
+    table, weight = TableRows(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1))
     optimizers = Optimizers({"user": table}, [weight], settings)
     optimizers.set_epoch(20)
     table.grad, weight.grad = torch.ones(1, 1), torch.ones(1)
@@ -114,15 +127,12 @@ def test_random_rounding_gives_the_values_in_the_mean():
 def test_updates_too_small_for_a_type_add_up():
     """Each is a hundredth of the step from 1 to the next number that bfloat16 has."""
     torch.manual_seed(0)
-    small, wide = (nn.Parameter(torch.ones(64, 8, dtype=d)) for d in (torch.bfloat16, torch.float))
+    small, wide = (TableRows(torch.ones(64, 8, dtype=d)) for d in (torch.bfloat16, torch.float))
     optimizers = [RowWiseAdagrad([rows], lr=1e-3) for rows in (small, wide)]
     for _ in range(400):
         values = 1 + 0.1 * torch.randn(64, 8)
         for rows in (small, wide):
-            every = torch.arange(64)[None]
-            rows.grad = torch.sparse_coo_tensor(
-                every, values.to(rows.dtype), rows.shape, check_invariants=True
-            )
+            rows.leave_gradients([RowGradients(torch.arange(64), values)])
         for optimizer in optimizers:
             optimizer.step()
     moved = 1 - wide.mean()
