@@ -39,10 +39,8 @@ class SharedTables:
         self._name, self._partitions, self._like = name, partitions, like
         self._segments: dict[str, list[Segment]] = {}
         self.own: list[Segment] = []
-        if (
-            sum(p.num_rows * row_size(like[t]) for t, p in partitions.items())
-            > _SHARE * free_bytes()
-        ):
+        needed = sum(part.num_rows * row_size(like[table]) for table, part in partitions.items())
+        if needed > _SHARE * free_bytes():
             raise OSError("no room for the tables")
         with ExitStack() as undo:
             for table, partition in partitions.items():
@@ -97,7 +95,7 @@ class SharedRows(RowExchange):
             for shards, wanted, target in zip(self._shards, self._wanted, parts, strict=True):
                 select(shards[owner], wanted[owner], target)
                 if owner != rank():
-                    traffic.add(target, len(target))
+                    traffic.add(shards[owner], len(target))
 
     def give_back(self, gradients: Sequence[Tensor]) -> None:
         """See :meth:`RowExchange.give_back`."""

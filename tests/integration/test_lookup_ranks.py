@@ -8,6 +8,7 @@ from ranks import dense_gradient, run_on_ranks
 
 from egra_dist.config import OptimizerSettings, TableSettings
 from egra_dist.errors import UserError
+from egra_dist.model import shared_tables
 from egra_dist.model.tables import DirectTables, FusedTables
 
 SIZES, DIM = {"user": 7, "item": 12}, 4
@@ -19,11 +20,11 @@ WANTED = {
 }
 
 
-def look_up(dtype, is_shared):
+def look_up(dtype, is_shared, is_found=None):
     """What this rank got, and the gradients of its own rows."""
     widths = dict.fromkeys(SIZES, DIM)
     tables = DirectTables(SIZES, widths, torch.device("cpu"), dtype, is_shared=is_shared)
-    assert bool(tables._shards) == is_shared
+    assert bool(tables._shards) == (is_shared if is_found is None else is_found)
     tables.initialize(0)
     rank = dist.get_rank()
     ids = {name: torch.tensor(rows, dtype=torch.int64) for name, rows in WANTED[rank].items()}
@@ -52,6 +53,20 @@ def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks, is_shared,
     for name, wanted in wanted_gradients.items():
         found = np.concatenate([gradients[name] for _, _, gradients in results])
         np.testing.assert_allclose(found, wanted)
+
+
+def without_room_on_one_rank():
+    if dist.get_rank() == 1:
+        shared_tables.free_bytes = lambda: 0
+    return look_up(torch.float32, is_shared=True, is_found=False)
+
+
+def test_where_one_rank_has_no_room_all_send_rows():
+    results = run_on_ranks(without_room_on_one_rank, 3)
+    for (rows, *_), (wanted, *_) in zip(
+        results, run_on_ranks(look_up, 3, torch.float32, True), strict=True
+    ):
+        np.testing.assert_array_equal(rows, wanted)
 
 
 def update_fused(way, width):
