@@ -161,6 +161,12 @@ def swap_kinds(
             read_counted(other, parts)
 
 
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies each of some tensors."""
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
 def _of_others(counts: Sequence[Sequence[int]]) -> list[list[int]]:
     return [[0 if other == rank() else n for other, n in enumerate(kind)] for kind in counts]
 

@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from egra_dist.model.exchange import rank, swap_kinds, world_size
-from egra_dist.model.mailbox import Mailbox
+from egra_dist.graph.partition import RowPartition
+from egra_dist.model.blackboard import Blackboard
+from egra_dist.model.exchange import copy_all, rank, swap_kinds, world_size
 from egra_dist.model.segment import opened
 
 
@@ -46,10 +47,12 @@ def sum_over_ranks(values: Tensor) -> None:
     Args:
         values: ``[num_values]``.
     """
-    if opened(Mailbox, values.device) is None:
+    board = opened(Blackboard, values.device)
+    if board is None:
         dist.all_reduce(values)
     else:
-        torch.sum(gather_rows(values[None], [1] * world_size()), dim=0, out=values)
+        of_ranks = board.publish(values[None], RowPartition.even(world_size(), world_size()))
+        torch.sum(of_ranks, dim=0, out=values)
 
 
 class _Gather(torch.autograd.Function):
@@ -68,7 +71,7 @@ class _Gather(torch.autograd.Function):
 
         fill(rank(), parts)
         num_sent = [[len(part)] * world_size() for part in parts]
-        swap_kinds(parts, num_sent, sizes, lambda _, sent: _copy(sent, parts), fill)
+        swap_kinds(parts, num_sent, sizes, lambda _, sent: copy_all(sent, parts), fill)
         return tuple(gathered)
 
     @staticmethod
@@ -86,13 +89,8 @@ class _Gather(torch.autograd.Function):
             sums,
             sizes,
             [[n[rank()]] * world_size() for n in sizes],
-            lambda other, sent: _copy(sent, [parts[other] for parts in outgoing]),
+            lambda other, sent: copy_all(sent, [parts[other] for parts in outgoing]),
             add,
         )
         found = dict(zip(given, sums, strict=True))
         return None, *map(found.get, range(len(gradients)))
-
-
-def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)

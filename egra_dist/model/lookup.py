@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.exchange import all_to_all, rank, swap_kinds
+from egra_dist.model.exchange import all_to_all, copy_all, rank, swap_kinds
 from egra_dist.model.row_gradients import RowGradients, RowSums, TableRows
 
 
@@ -55,29 +55,40 @@ class RowExchange(ABC):
         parts = [rows.split(n) for rows, n in zip(matrices, self._num_wanted, strict=True)]
         return list(zip(*parts, strict=True))
 
-    def _sums(self, own: Sequence[Tensor]) -> list[RowSums]:
-        """Sums that have this rank's part, given its gradients of its own rows of each table."""
-        return [
-            RowSums(RowGradients(wanted[rank()], values), table.places)
-            for wanted, values, table in zip(self._wanted, own, self.tables, strict=True)
-        ]
+    def _own(self, values: Sequence[Tensor]) -> list[RowGradients]:
+        """This rank's gradients of its own rows of each table, ``[num_own_wanted, dim]``."""
+        wanted = [of_owners[rank()] for of_owners in self._wanted]
+        return [RowGradients(*pair) for pair in zip(wanted, values, strict=True)]
 
-    def _leave(self, sums: Sequence[RowSums]) -> None:
-        for table, of_table in zip(self.tables, sums, strict=True):
-            table.leave_gradients(of_table.groups())
+    def _sums(self, values: Sequence[Tensor]) -> list[RowSums]:
+        """Sums that have :meth:`_own`."""
+        pairs = zip(self._own(values), self.tables, strict=True)
+        return [RowSums(own, table.places) for own, table in pairs]
+
+    def _leave(self, groups: Sequence[Sequence[RowGradients]]) -> None:
+        for table, of_table in zip(self.tables, groups, strict=True):
+            table.leave_gradients(of_table)
 
 
 class NetworkRows(RowExchange):
-    """Owners are asked for rows, and send them: the way between machines; a collective call."""
+    """Owners are asked for rows, and send them: the way between machines."""
 
-    def __init__(
-        self,
-        tables: Sequence[TableRows],
-        partitions: Sequence[RowPartition],
-        ids: Sequence[Tensor],
-    ) -> None:
-        super().__init__(tables, partitions, ids)
-        asked = torch.tensor(self._num_wanted, device=ids[0].device).T.contiguous()
+    def read(self, targets: Sequence[Tensor]) -> None:
+        """See :meth:`RowExchange.read`."""
+        self._ask()
+        incoming = self._by_rank(targets)
+        self._write(rank(), incoming[rank()])
+        swap_kinds(
+            self.tables,
+            self._num_given,
+            self._num_wanted,
+            write=self._write,
+            read=lambda other, came: copy_all(incoming[other], came),
+        )
+
+    def _ask(self) -> None:
+        """Tells the owners which rows are wanted; hears which own ones the others want."""
+        asked = torch.tensor(self._num_wanted, device=self.tables[0].device).T.contiguous()
         given = torch.empty_like(asked)
         dist.all_to_all_single(given, asked)
         self._num_given = given.T.tolist()
@@ -86,19 +97,6 @@ class NetworkRows(RowExchange):
             all_to_all(torch.cat(wanted), num_wanted, num_given).split(num_given)
             for wanted, num_wanted, num_given in counts
         ]
-
-    def read(self, targets: Sequence[Tensor]) -> None:
-        """See :meth:`RowExchange.read`."""
-        incoming = self._by_rank(targets)
-        for table, given, target in zip(self.tables, self._given, incoming[rank()], strict=True):
-            select(table, given[rank()], target)
-        swap_kinds(
-            self.tables,
-            self._num_given,
-            self._num_wanted,
-            write=lambda other, sent: self._write(other, sent),
-            read=lambda other, came: _copy(incoming[other], came),
-        )
 
     def _write(self, other: int, sent: Sequence[Tensor]) -> None:
         for table, given, target in zip(self.tables, self._given, sent, strict=True):
@@ -117,10 +115,10 @@ class NetworkRows(RowExchange):
             gradients,
             self._num_wanted,
             self._num_given,
-            write=lambda other, sent: _copy(sent, outgoing[other]),
+            write=lambda other, sent: copy_all(sent, outgoing[other]),
             read=add,
         )
-        self._leave(sums)
+        self._leave([of_table.groups() for of_table in sums])
 
 
 class ReadRows(torch.autograd.Function):
@@ -150,11 +148,6 @@ def select(table: Tensor, rows: Tensor, target: Tensor) -> None:
         torch.index_select(table, 0, rows, out=target)
     else:
         target.copy_(table.index_select(0, rows))
-
-
-def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)
 
 
 def _by_owner(partition: RowPartition, ids: Tensor) -> list[int]:

@@ -136,14 +136,14 @@ def opened(make: Callable[[str], S], device: torch.device) -> S | None:
     Returns:
         None if the rows or a rank are not in this machine's memory.
     """
-    if device.type != "cpu" or not dist.is_initialized():
+    if not on_one_machine(device):
         return None
     group = dist.group.WORLD
     if _opened.get("group") is not group:
         _opened.clear()
         _opened["group"] = group
     if make not in _opened:
-        _opened[make] = open_together(make) if on_one_machine(device) else None
+        _opened[make] = open_together(make)
     return _opened[make]
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from torch import Tensor
 
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.exchange import rank, swap_kinds, traffic, world_size
+from egra_dist.model.exchange import copy_all, rank, swap_kinds, traffic, world_size
 from egra_dist.model.lookup import RowExchange, select
 from egra_dist.model.meeting import done_by_all
 from egra_dist.model.row_gradients import RowSums, TableRows
@@ -100,20 +100,19 @@ class SharedRows(RowExchange):
     def give_back(self, gradients: Sequence[Tensor]) -> None:
         """See :meth:`RowExchange.give_back`."""
         outgoing = self._by_rank(gradients)
+        if world_size() == 1:
+            self._leave([[own] for own in self._own(outgoing[0])])
+            return
         sums = self._sums(outgoing[rank()])
-        if world_size() > 1:
-            self._swap(outgoing, sums)
-        self._leave(sums)
+        self._swap(outgoing, sums)
+        self._leave([of_table.groups() for of_table in sums])
 
     def _swap(self, outgoing: Sequence[Sequence[Tensor]], sums: Sequence[RowSums]) -> None:
         """Sends rows and their gradients to the owners, and adds up what comes."""
         num_tables = len(self.tables)
 
         def write(other: int, sent: Sequence[Tensor]) -> None:
-            for wanted, target in zip(self._wanted, sent, strict=False):
-                target.copy_(wanted[other])
-            for values, target in zip(outgoing[other], sent[num_tables:], strict=True):
-                target.copy_(values)
+            copy_all(sent, [*(wanted[other] for wanted in self._wanted), *outgoing[other]])
 
         def add(other: int, came: Sequence[Tensor]) -> None:
             for of_table, rows, values in zip(sums, came, came[num_tables:], strict=False):

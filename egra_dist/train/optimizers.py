@@ -11,6 +11,8 @@ from egra_dist.config import OptimizerSettings
 from egra_dist.model.row_gradients import RowGradients, TableRows
 from egra_dist.model.tables import FusedTables
 
+State = dict[str, Tensor]
+Groups = Sequence[RowGradients]
 _ODD, _STRIDE = 0x79B1, 0x9E37
 """Numbers that spread the bits of a row, and columns, over all values of 16 bits."""
 
@@ -33,24 +35,17 @@ class _TableOptimizer(torch.optim.Optimizer, ABC):
                     self._update(table, table.grad, state, group["lr"])
 
     @abstractmethod
-    def _new_state(self, table: Tensor) -> dict[str, Tensor]:
+    def _new_state(self, table: Tensor) -> State:
         """What is kept of a matrix between updates."""
 
     @abstractmethod
-    def _update_rows(
-        self,
-        table: Tensor,
-        gradients: Sequence[RowGradients],
-        state: dict[str, Tensor],
-        rate: float,
-    ) -> None:
+    def _update_rows(self, table: Tensor, groups: Groups, state: State, rate: float) -> None:
         """Updates rows; none is in two groups."""
 
-    def _update(
-        self, table: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
-    ) -> None:
+    def _update(self, table: Tensor, gradient: Tensor, state: State, rate: float) -> None:
         """Updates all rows."""
-        raise NotImplementedError
+        rows = torch.arange(len(table), device=table.device)
+        self._update_rows(table, [RowGradients(rows, gradient)], state, rate)
 
 
 class RowWiseAdagrad(_TableOptimizer):
@@ -68,23 +63,15 @@ class RowWiseAdagrad(_TableOptimizer):
         super().__init__(parameters, {"lr": lr})
         self._eps = eps
 
-    def _new_state(self, table: Tensor) -> dict[str, Tensor]:
+    def _new_state(self, table: Tensor) -> State:
         return {"sum": torch.zeros(len(table), device=table.device)}
 
-    def _update(
-        self, table: Tensor, gradient: Tensor, state: dict[str, Tensor], rate: float
-    ) -> None:
+    def _update(self, table: Tensor, gradient: Tensor, state: State, rate: float) -> None:
         state["sum"] += gradient.square().mean(1)
         table -= (rate / (state["sum"].sqrt() + self._eps))[:, None] * gradient
 
-    def _update_rows(
-        self,
-        table: Tensor,
-        gradients: Sequence[RowGradients],
-        state: dict[str, Tensor],
-        rate: float,
-    ) -> None:
-        for group in gradients:
+    def _update_rows(self, table: Tensor, groups: Groups, state: State, rate: float) -> None:
+        for group in groups:
             rows, values = group.rows, group.values
             squares = torch.linalg.vector_norm(values, dim=1).square_() / values.shape[1]
             own = state["sum"].index_select(0, rows).add_(squares)
@@ -133,24 +120,18 @@ class LazyAdam(_TableOptimizer):
     def __init__(self, parameters: Iterable[TableRows], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
-    def _new_state(self, table: Tensor) -> dict[str, Tensor]:
+    def _new_state(self, table: Tensor) -> State:
         return {
             "step": torch.zeros((), device=table.device),
             "exp_avg": torch.zeros_like(table),
             "exp_avg_sq": torch.zeros_like(table),
         }
 
-    def _update_rows(
-        self,
-        table: Tensor,
-        gradients: Sequence[RowGradients],
-        state: dict[str, Tensor],
-        rate: float,
-    ) -> None:
+    def _update_rows(self, table: Tensor, groups: Groups, state: State, rate: float) -> None:
         state["step"] += 1
         mean_bias, square_bias = (1 - beta ** state["step"] for beta in self._BETAS)
         matrices = [table, state["exp_avg"], state["exp_avg_sq"]]
-        for group in gradients:
+        for group in groups:
             row, mean, square = [matrix.index_select(0, group.rows) for matrix in matrices]
             mean.lerp_(group.values, 1 - self._BETAS[0])
             square.lerp_(group.values.square(), 1 - self._BETAS[1])

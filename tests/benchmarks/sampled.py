@@ -7,7 +7,8 @@ are run part after part, sampling too, for the CPU time of each part; then as a 
 with batches drawn ahead in the background, for the time on the clock. The first steps count for
 nothing: they read files into memory. ``--one-core`` keeps a single rank, its background included,
 on one core, as each of two ranks has one; ``--set train.propagation.mode=exact`` measures exact
-steps.
+steps. ``--operations 10`` lists, after each row, the operations that took a step of the first rank
+most, waiting included, by torch's profiler.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def main():
     parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--one-core", action="store_true")
     parser.add_argument("--folder", type=Path, help="of catalogues that scale has left")
+    parser.add_argument("--operations", type=int, default=0, help="how many to list")
     parser.add_argument("--set", nargs="*", default=[], dest="settings")
     arguments = parser.parse_args()
     if arguments.one_core:
@@ -49,7 +51,10 @@ def main():
                 list(scale.make(made, num_items))
             for num_ranks in arguments.ranks:
                 options = (made, arguments.steps, arguments.warm_up, arguments.settings)
-                print(row_of(num_items, measured(num_ranks, *options)), flush=True)
+                figures = measured(num_ranks, *options, arguments.operations > 0)
+                print(row_of(num_items, figures), flush=True)
+                for name, milliseconds in figures["operations"][: arguments.operations]:
+                    print(f"{milliseconds:8.1f} ms  {name}")
 
 
 def measured(num_ranks, *options):
@@ -80,7 +85,7 @@ def task_of(folder, settings, training_folder):
     )
 
 
-def measure(folder, num_steps, num_warm, settings):
+def measure(folder, num_steps, num_warm, settings, is_profiled):
     """Figures of one rank."""
     import torch
     import torch.distributed as dist
@@ -94,8 +99,15 @@ def measure(folder, num_steps, num_warm, settings):
         figures = by_part(parts, num_steps, num_warm)
         dist.barrier()
         rate = on_the_clock(parts, num_steps, num_warm)
+        operations = by_operation(parts, num_steps) if is_profiled else []
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {**figures, "rate": rate, "peak_gb": peak, "batch": parts.settings.batch_size}
+    return {
+        **figures,
+        "rate": rate,
+        "peak_gb": peak,
+        "batch": parts.settings.batch_size,
+        "operations": operations,
+    }
 
 
 def by_part(parts, num_steps, num_warm):
@@ -121,6 +133,19 @@ def by_part(parts, num_steps, num_warm):
         "rows": num_rows / num_steps,
         **{part: 1e3 * total / num_steps for part, total in seconds.items()},
     }
+
+
+def by_operation(parts, num_steps):
+    """Names, and milliseconds of a step without what they call, the most first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        by_part(parts, num_steps, 0)
+    each = [
+        (entry.key, entry.self_cpu_time_total / 1e3 / num_steps)
+        for entry in profiler.key_averages()
+    ]
+    return sorted(each, key=lambda entry: -entry[1])
 
 
 def is_sampled(parts):
