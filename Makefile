@@ -29,7 +29,7 @@ test: $(ENCODERS) ## Run the tests.
 	@$(PYTEST) -m "not slow"
 
 test-slow: $(ENCODERS) ## Run those that lose machines and servers, and the commands of all pages.
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow $(SHARE:%=--share %)
 
 results: $(INSTALLED) ## Compare the models on real data (hours; goes on where it stopped).
 	@$(BIN)/python -m tests.benchmarks.quality

@@ -20,6 +20,22 @@ settings.load_profile("egra")
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", help="K/N: every N-th of the chosen tests, from the K-th on")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the share that was asked for of what the other options chose."""
+    if share := config.getoption("--share"):
+        one, of = map(int, share.split("/"))
+        if not 1 <= one <= of:
+            raise pytest.UsageError(f"--share {share}: K/N with K from 1 to N")
+        left = [item for place, item in enumerate(items) if place % of != one - 1]
+        config.hook.pytest_deselected(items=left)
+        items[:] = items[one - 1 :: of]
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Folder of the real data sets: EGRA_DATA, or ../shared/data beside the repository."""
