@@ -13,6 +13,7 @@ from egra_dist.model.features import Projection, is_there, with_users
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
 from egra_dist.model.ranking import RankingLoss
 from egra_dist.model.recommender import Batch, Propagated, Recommender, Weighted
+from egra_dist.model.stacked import stacked
 
 
 class Bm3(Recommender):
@@ -46,7 +47,7 @@ class Bm3(Recommender):
 
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """LightGCN with the items' embeddings added, and ``x'_m`` of the items."""
-        embeddings = torch.cat([users, items])
+        embeddings = stacked(users, items)
         behavior = mean_of_layers(self._behavior_graph, embeddings, self._settings.model.num_layers)
         residual = torch.cat([torch.zeros_like(users), items])
         return Propagated(behavior + residual, with_users(self.projection(), len(users)))

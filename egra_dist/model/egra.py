@@ -27,6 +27,7 @@ from egra_dist.model.recommender import (
     Weighted,
 )
 from egra_dist.model.selected import Selection, by_kind
+from egra_dist.model.stacked import stacked
 from egra_dist.model.subgraph import Subgraph
 
 _SMALLEST_NORM = 1e-12
@@ -71,7 +72,7 @@ class Egra(Recommender):
         """Own rows of the wanted positions; of all when None."""
         assert self._behavior_graph is not None, "built for sampled propagation alone"
         num_layers = self._settings.model.num_layers
-        embeddings = torch.cat([users, items])
+        embeddings = stacked(users, items)
         behavior = mean_of_layers(self._behavior_graph, embeddings, num_layers, wanted)
         held = None if wanted is None else wanted.own
         if self.modality_branch is None:

@@ -12,6 +12,7 @@ from egra_dist.model.losses import bpr
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
 from egra_dist.model.ranking import RankingLoss
 from egra_dist.model.recommender import Batch, Propagated, Recommender, Weighted
+from egra_dist.model.stacked import stacked
 
 
 class Freedom(Recommender):
@@ -66,7 +67,7 @@ class Freedom(Recommender):
     def propagate(self, users: Tensor, items: Tensor) -> Propagated:
         """Behaviour with the item graph's part added, and ``x'_m`` of the items."""
         graph = self._sampled if torch.is_grad_enabled() else self._behavior_graph
-        embeddings = torch.cat([users, items])
+        embeddings = stacked(users, items)
         behavior = mean_of_layers(graph, embeddings, self._settings.model.num_layers)
         latent = items
         for _ in range(self._settings.model.freedom.item_layers):

@@ -5,6 +5,7 @@ The branch of MGCN (Yu et al. 2023), as METHOD's stage 1 gives it, for any numbe
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from egra_dist.model.fusion import fuse
+from egra_dist.model.gated import gated_product
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.selected import Selection
 from egra_dist.model.subgraph import ModalityGraph
@@ -32,6 +34,11 @@ class WholeModalityGraph:
     present: Mapping[str, Tensor]
     item_graphs: Mapping[str, PartitionedMatrix]
     user_rows: PartitionedMatrix
+
+    @cached_property
+    def missing(self) -> Mapping[str, Tensor | None]:
+        """Per modality the items that lack it, ``bool [num_own_items, 1]``; None if all have it."""
+        return {m: None if found.all() else ~found[:, None] for m, found in self.present.items()}
 
 
 class ModalityBranch(nn.Module):
@@ -80,13 +87,17 @@ class ModalityBranch(nn.Module):
         graph = self._graph
         assert graph is not None, "built for sampled propagation alone"
         gathered = [
-            graph.item_graphs[m]
-            @ self.purified(m, item_embeddings, graph.features[m], graph.present[m])
+            gated_product(
+                graph.item_graphs[m],
+                item_embeddings,
+                self._logits(m, graph.features[m]),
+                graph.missing[m],
+            )
             for m in self.names
         ]
-        of_items = torch.cat(gathered, dim=1)
         if users is not None and items is not None:
-            return graph.user_rows.at(users, items.own) @ of_items
+            return graph.user_rows.at(users, items.own).beside(gathered)
+        of_items = torch.cat(gathered, dim=1)
         return torch.cat([graph.user_rows @ of_items, of_items])
 
     def propagate_sample(self, sources: Mapping[str, Tensor], graph: ModalityGraph) -> Tensor:
@@ -120,16 +131,19 @@ class ModalityBranch(nn.Module):
         return item_embeddings * self._gates(modality, features) * present[:, None]
 
     def _gates(self, modality: str, features: Tensor) -> Tensor:
-        """``sigmoid(V_m (W_m X_m + b_m) + c_m)``; of many rows both maps are made one first."""
+        return torch.sigmoid(self._logits(modality, features))
+
+    def _logits(self, modality: str, features: Tensor) -> Tensor:
+        """``V_m (W_m X_m + b_m) + c_m``; of many rows both maps are made one first."""
         project = cast("nn.Linear", self.project[modality])
         purify = cast("nn.Linear", self.purify[modality])
         kept = project.weight.dtype
         if len(features) < sum(project.weight.shape):
-            return torch.sigmoid(purify(project(features.to(kept))))
+            return purify(project(features.to(kept)))
         weight = purify.weight @ project.weight
         dtype = self._dtype or kept
         logits = functional.linear(features.to(dtype), weight.to(dtype)).to(kept)
-        return torch.sigmoid(logits + purify(project.bias))
+        return logits.add_(purify(project.bias))
 
     @property
     def num_modalities(self) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import RowPartition
-from egra_dist.model.exchange import world_size
+from egra_dist.model.exchange import rank, world_size
 from egra_dist.model.halo import HaloMatrix
 from egra_dist.model.selected import SelectedRows, Selection, own_columns, partition_of
 from egra_dist.model.shared_matrix import SharedMatrix, board_for
@@ -58,6 +58,19 @@ class PartitionedMatrix(LinearMap):
         """Rows of other ranks that each product needs."""
         return 0 if isinstance(self._whole, SparseMatrix) else self._whole.num_halo_rows
 
+    def place(self, like: Tensor) -> Tensor:
+        """Where own rows of a dense matrix are written that is multiplied next, without a copy.
+
+        Args:
+            like: Of its type and width, ``[any, dim]``.
+
+        Returns:
+            ``[num_own_columns, dim]``.
+        """
+        if isinstance(self._whole, SharedMatrix):
+            return self._whole.place(like)
+        return like.new_empty(self._of_columns.size(rank()), *like.shape[1:])
+
     def times(self, dense: Tensor) -> Tensor:
         """This rank's rows of the product, ``[num_own_rows, dim]``; no gradient.
 
@@ -74,7 +87,7 @@ class PartitionedMatrix(LinearMap):
         """
         return self._whole.transposed_times(dense)
 
-    def at(self, chosen: Selection, plain: Tensor | None = None) -> LinearMap:
+    def at(self, chosen: Selection, plain: Tensor | None = None) -> SelectedRows:
         """Chosen rows, and below them some rows of an identity; see :class:`SelectedRows`."""
         return SelectedRows(self._columns, chosen, plain)
 
@@ -111,7 +124,7 @@ class _MeanOfLayers(torch.autograd.Function):
         wanted: Selection | None,
     ) -> Tensor:
         ctx.matrix, ctx.num_layers, ctx.shape = matrix, num_layers, embeddings.shape
-        ctx.own = None if wanted is None else wanted.own
+        ctx.own, ctx.first = None if wanted is None else wanted.own, None
         layer = embeddings.detach()
         total = layer.clone() if ctx.own is None else layer.index_select(0, ctx.own)
         for _ in range(num_layers - 1):
@@ -126,13 +139,16 @@ class _MeanOfLayers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         share = gradients[0] / (ctx.num_layers + 1)
-        own = share
-        if ctx.own is not None:
-            own = share.new_zeros(ctx.shape).index_copy_(0, ctx.own, share)
-        total = own
-        for layer in range(ctx.num_layers):
-            if layer == 0 and ctx.first is not None:
-                total = ctx.first.transposed_times(share).add_(own)
-            else:
-                total = ctx.matrix.transposed_times(total).add_(own)
+        if ctx.first is None:
+            total, num_left = share.new_zeros(ctx.shape), ctx.num_layers
+        else:
+            total, num_left = ctx.first.transposed_times(share), ctx.num_layers - 1
+        _add(total, ctx.own, share)
+        for _ in range(num_left):
+            total = _add(ctx.matrix.transposed_times(total), ctx.own, share)
         return total, None, None, None
+
+
+def _add(total: Tensor, rows: Tensor | None, share: Tensor) -> Tensor:
+    """Adds to some rows of a matrix, or to all of them."""
+    return total.add_(share) if rows is None else total.index_add_(0, rows, share)

@@ -15,6 +15,8 @@ from torch import Tensor
 from egra_dist.model.large_pages import LARGE_PAGE, map_in_large_pages
 
 _FOLDER = Path("/dev/shm")
+_SHARE = 1 / 3
+"""Of the free memory for files; more of it may be promised to others."""
 WORD = 8
 
 
@@ -153,6 +155,11 @@ def free_bytes() -> int:
         state = os.statvfs(_FOLDER)
         return state.f_bavail * state.f_frsize
     return 0
+
+
+def has_room_for(size: int) -> bool:
+    """Whether files of so many bytes leave others, such as Ray's objects, enough."""
+    return size <= _SHARE * free_bytes()
 
 
 def row_size(like: Tensor) -> int:

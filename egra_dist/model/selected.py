@@ -5,8 +5,10 @@ all ranks, and the owners add up what comes. Rows of the result travel, not the 
 are made from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,31 +78,65 @@ class SelectedRows(LinearMap):
     def __init__(self, columns: SparseRows, chosen: Selection, plain: Tensor | None = None) -> None:
         self._sizes = chosen.sizes
         self._rows = columns.at(chosen.ids)
+        self._num_own = self._sizes[rank()]
         self._plain = plain
         if world_size() == 1 and plain is not None:
             self._rows, self._plain = self._rows.above_units(plain), None
 
     def times(self, dense: Tensor) -> Tensor:
         """``[num_own_rows + num_plain, dim]`` for own rows of the dense matrix; no gradient."""
-        parts, num_own = self._rows.times(dense), self._sizes[rank()]
-        if world_size() > 1:
-            parts = all_to_all(parts, self._sizes, [num_own] * world_size())
-            parts = parts.view(world_size(), num_own, dense.shape[1]).sum(0)
-        if self._plain is None:
-            return parts
-        return torch.cat([parts, dense.detach().index_select(0, self._plain)])
+        return self.times_each([dense])
 
     def transposed_times(self, dense: Tensor) -> Tensor:
         """``[num_own_columns, dim]`` for ``[num_own_rows + num_plain, dim]``; no gradient."""
+        return self.transposed_times_each(dense, [dense.shape[1]])[0]
+
+    def beside(self, matrices: Sequence[Tensor]) -> Tensor:
+        """Products with several dense matrices beside each other, with their gradients.
+
+        Args:
+            matrices: Each ``[num_own_columns, dim]``; they are not copied into one.
+
+        Returns:
+            ``[num_own_rows + num_plain, len(matrices) * dim]``.
+        """
+        return _Beside.apply(self, *matrices)
+
+    def times_each(self, matrices: Sequence[Tensor]) -> Tensor:
+        """See :meth:`beside`; no gradient."""
+        parts = torch.cat([self._rows.times(dense) for dense in matrices], dim=1)
+        if world_size() > 1:
+            parts = all_to_all(parts, self._sizes, [self._num_own] * world_size())
+            parts = parts.view(world_size(), self._num_own, parts.shape[1]).sum(0)
+        if self._plain is None:
+            return parts
+        plain = [dense.detach().index_select(0, self._plain) for dense in matrices]
+        return torch.cat([parts, torch.cat(plain, dim=1)])
+
+    def transposed_times_each(self, dense: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """The transpose's products with some columns after others, ``[num_own_columns, width]``."""
+        transposed = self._rows.transposed()
         if world_size() == 1:
-            return self._rows.transposed().times(dense)
-        own, of_plain = dense.split([self._sizes[rank()], len(dense) - self._sizes[rank()]])
+            return [transposed.times(part) for part in dense.split(list(widths), dim=1)]
+        own, of_plain = dense.split([self._num_own, len(dense) - self._num_own])
         copies = own.repeat(world_size(), 1)
         of_all = all_to_all(copies, [len(own)] * world_size(), self._sizes)
-        found = self._rows.transposed().times(of_all)
+        found = [transposed.times(part) for part in of_all.split(list(widths), dim=1)]
         if self._plain is not None:
-            found.index_add_(0, self._plain, of_plain)
+            for target, part in zip(found, of_plain.split(list(widths), dim=1), strict=True):
+                target.index_add_(0, self._plain, part)
         return found
+
+
+class _Beside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: SelectedRows, *matrices: Tensor) -> Tensor:
+        ctx.rows, ctx.widths = rows, [dense.shape[1] for dense in matrices]
+        return rows.times_each(matrices)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.rows.transposed_times_each(gradients[0], ctx.widths)
 
 
 def partition_of(num_own_rows: int, device: torch.device) -> RowPartition:

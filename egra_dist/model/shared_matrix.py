@@ -46,6 +46,10 @@ class SharedMatrix(LinearMap):
         used = own_columns.rows.offsets.diff().nonzero()[:, 0]
         self._num_halo_columns = _num_of_others(used.numpy(), of_rows)
 
+    def place(self, like: Tensor) -> Tensor:
+        """See :meth:`PartitionedMatrix.place`."""
+        return self._board.place(like, self._of_columns)
+
     def times(self, dense: Tensor) -> Tensor:
         """See :meth:`LinearMap.times`."""
         traffic.add(dense, self.num_halo_rows)

@@ -15,10 +15,7 @@ from egra_dist.model.exchange import copy_all, rank, swap_kinds, traffic, world_
 from egra_dist.model.lookup import RowExchange, select
 from egra_dist.model.meeting import done_by_all
 from egra_dist.model.row_gradients import RowSums, TableRows
-from egra_dist.model.segment import Segment, free_bytes, row_size
-
-_SHARE = 1 / 3
-"""Of the free memory for files; more of it may be promised to others, such as Ray's objects."""
+from egra_dist.model.segment import Segment, has_room_for, row_size
 
 
 class SharedTables:
@@ -40,7 +37,7 @@ class SharedTables:
         self._segments: dict[str, list[Segment]] = {}
         self.own: list[Segment] = []
         needed = sum(part.num_rows * row_size(like[table]) for table, part in partitions.items())
-        if needed > _SHARE * free_bytes():
+        if not has_room_for(needed):
             raise OSError("no room for the tables")
         with ExitStack() as undo:
             for table, partition in partitions.items():

@@ -36,7 +36,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.linear.transposed_times(gradients[0].contiguous()), None
+        return ctx.linear.transposed_times(gradients[0]), None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SparseRows:
     def times(self, dense: Tensor) -> Tensor:
         """``[num_rows, dim]`` for a dense matrix ``[num_columns, dim]``; no gradient."""
         # Detached, as embedding_bag otherwise prepares a gradient of its own, at twice the cost.
-        dense, values = dense.detach(), self.values.to(dense.dtype)
+        dense, values = dense.detach().contiguous(), self.values.to(dense.dtype)
         if dense.is_cuda:
             shape = (self.num_rows, len(dense))
             # Checks are left out: they would wait for the device at every product.

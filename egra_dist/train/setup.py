@@ -126,7 +126,9 @@ def _tables(
     else:
         dtype = getattr(torch, settings.optimizer.table_type)
         is_sampled = settings.propagation.mode == "sampled"
-        tables = DirectTables(sizes, widths, device, dtype, is_shared=is_sampled)
+        tables = DirectTables(
+            sizes, widths, device, dtype, is_shared=is_sampled, is_stacked=not is_sampled
+        )
     tables.initialize(task.seed)
     if settings.warm_start is not None:
         graphs = task.graphs

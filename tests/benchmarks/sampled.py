@@ -1,14 +1,17 @@
 """What a step of sampled training costs as the catalogue grows, part by part.
 
-    python -m tests.benchmarks.sampled [--items 100000 1000000] [--ranks 1 2] [--set train.x=y ...]
+    python -m tests.benchmarks.sampled [--items 100000 1000000] [--ranks 1 1+1 2]
+        [--set train.x=y ...]
 
 The catalogues and graphs of ``tests.benchmarks.scale``. EGRA, one thread for each rank. First steps
 are run part after part, sampling too, for the CPU time of each part; then as a training runs them,
 with batches drawn ahead in the background, for the time on the clock. The first steps count for
-nothing: they read files into memory. ``--one-core`` keeps a single rank, its background included,
-on one core, as each of two ranks has one; ``--set train.propagation.mode=exact`` measures exact
-steps. ``--operations 10`` lists, after each row, the operations that took a step of the first rank
-most, waiting included, by torch's profiler.
+nothing: they read files into memory. ``--ranks 1+1`` runs two trainings of one rank at once that
+know nothing of each other: what the machine itself gives two processes, to hold two ranks against.
+``--one-core`` keeps a single rank, its background included, on one core, as each of two ranks has
+one; ``--set train.propagation.mode=exact`` measures exact steps. ``--operations 10`` lists, after
+each row, the operations that took a step of the first rank most, waiting included, by torch's
+profiler.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import resource
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +37,7 @@ COLUMNS += ("triplets/s of CPU", "triplets/s", "peak GB of a rank")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, nargs="*", default=[100_000, 1_000_000])
-    parser.add_argument("--ranks", type=int, nargs="*", default=[1])
+    parser.add_argument("--ranks", nargs="*", default=["1"], help="2: two; 1+1: two apart")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--one-core", action="store_true")
@@ -41,29 +45,42 @@ def main():
     parser.add_argument("--operations", type=int, default=0, help="how many to list")
     parser.add_argument("--set", nargs="*", default=[], dest="settings")
     arguments = parser.parse_args()
-    if arguments.one_core:
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for num_items in arguments.items:
         with tempfile.TemporaryDirectory() as folder:
             made = arguments.folder / str(num_items) if arguments.folder else Path(folder)
             if not arguments.folder:
                 list(scale.make(made, num_items))
-            for num_ranks in arguments.ranks:
-                options = (made, arguments.steps, arguments.warm_up, arguments.settings)
-                figures = measured(num_ranks, *options, arguments.operations > 0)
+            options = (made, arguments.steps, arguments.warm_up, arguments.settings)
+            for ranks in arguments.ranks:
+                figures = measured(ranks, arguments.one_core, *options, arguments.operations > 0)
                 print(row_of(num_items, figures), flush=True)
                 for name, milliseconds in figures["operations"][: arguments.operations]:
                     print(f"{milliseconds:8.1f} ms  {name}")
 
 
-def measured(num_ranks, *options):
-    """What the first rank measures; of all ranks the largest peak."""
+def measured(ranks, is_on_one_core, *options):
+    """What the first rank of the first training measures, rates added up; the largest peak."""
+    import torch.multiprocessing as mp
+
     from tests.integration.ranks import run_on_ranks
 
     os.environ.update(THP_MEM_ALLOC_ENABLE="1", OMP_NUM_THREADS="1")  # as of Ray's workers
-    figures = run_on_ranks(measure, num_ranks, *options)
-    return {**figures[0], "peak_gb": max(f["peak_gb"] for f in figures), "ranks": num_ranks}
+    sizes = [int(size) for size in ranks.split("+")]
+    gate = mp.get_context("forkserver").Barrier(sum(sizes))
+
+    def run(training):
+        core = training if is_on_one_core and sizes[training] == 1 else None
+        return run_on_ranks(measure, sizes[training], gate, core, *options)
+
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        trainings = list(pool.map(run, range(len(sizes))))
+    return {
+        **trainings[0][0],
+        "rate": sum(figures[0]["rate"] for figures in trainings),
+        "peak_gb": max(of_rank["peak_gb"] for figures in trainings for of_rank in figures),
+        "ranks": ranks,
+    }
 
 
 def task_of(folder, settings, training_folder):
@@ -85,19 +102,21 @@ def task_of(folder, settings, training_folder):
     )
 
 
-def measure(folder, num_steps, num_warm, settings, is_profiled):
-    """Figures of one rank."""
+def measure(gate, core, folder, num_steps, num_warm, settings, is_profiled):
+    """Figures of one rank; all that run at once meet at the gate."""
     import torch
-    import torch.distributed as dist
 
     from egra_dist.train.memory import keep_freed_memory
     from egra_dist.train.setup import assemble
 
+    if core is not None:
+        os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[core]])
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as training_folder:
         parts = assemble(task_of(folder, settings, Path(training_folder)), torch.device("cpu"))
+        gate.wait()
         figures = by_part(parts, num_steps, num_warm)
-        dist.barrier()
+        gate.wait()
         rate = on_the_clock(parts, num_steps, num_warm)
         operations = by_operation(parts, num_steps) if is_profiled else []
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

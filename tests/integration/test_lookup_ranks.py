@@ -57,7 +57,7 @@ def test_rows_come_from_their_owners_and_gradients_go_back(num_ranks, is_shared,
 
 def without_room_on_one_rank():
     if dist.get_rank() == 1:
-        shared_tables.free_bytes = lambda: 0
+        shared_tables.has_room_for = lambda size: False
     return look_up(torch.float32, is_shared=True, is_found=False)
 
 

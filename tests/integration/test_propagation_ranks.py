@@ -39,7 +39,11 @@ def propagate_on_rank(is_one_machine):
         os.environ["LOCAL_WORLD_SIZE"] = "0"
     whole = [propagate(number) for number in range(NUM_GRAPHS)]
     assert bool(opened(Blackboard, torch.device("cpu"))) == is_one_machine
-    return whole, [propagate(number, some_of) for number in range(NUM_GRAPHS)]
+    return (
+        whole,
+        [propagate(number, some_of) for number in range(NUM_GRAPHS)],
+        [beside(number) for number in range(NUM_GRAPHS)],
+    )
 
 
 def some_of(number, size):
@@ -48,7 +52,8 @@ def some_of(number, size):
     return np.flatnonzero(chosen)
 
 
-def propagate(number, choose=None):
+def graph_on_rank(number):
+    """This rank's rows, which nodes they are, and who owns which."""
     num_users, num_items, matrix, _ = random_graph(number)
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     nodes = NodePartition(
@@ -61,8 +66,38 @@ def propagate(number, choose=None):
         nodes.positions,
         torch.device("cpu"),
     )
-    embeddings, weights = inputs(number, num_users + num_items)
-    mine = np.concatenate([np.arange(len(embeddings))[block] for block in nodes.own_nodes(rank)])
+    every = np.arange(num_users + num_items)
+    return graph, np.concatenate([every[block] for block in nodes.own_nodes(rank)]), nodes
+
+
+def beside(number):
+    """Chosen rows of two products, and own rows of what is multiplied; and gradients."""
+    graph, mine, nodes = graph_on_rank(number)
+    matrices = inputs(number, random_graph(number)[2].num_rows)
+    wanted = Selection(torch.from_numpy(some_of(number, len(matrices[0]))), nodes.positions)
+    plain = torch.arange(0, len(mine), 2)
+    own = [matrix[mine].requires_grad_() for matrix in matrices]
+    result = graph.at(wanted, plain).beside(own)
+    weights = weights_beside(len(matrices[0]))
+    asked = mine[wanted.own.numpy()]
+    (result * torch.cat([weights[0][asked], weights[1][mine[plain.numpy()]]])).sum().backward()
+    return {
+        "mine": mine,
+        "asked": asked,
+        "plain": mine[plain.numpy()],
+        "result": result.detach().numpy(),
+        "gradient": torch.cat([x.grad for x in own], dim=1).numpy(),
+    }
+
+
+def weights_beside(size):
+    """Of rows of products, and of rows that come along."""
+    return torch.randn(2, size, 2 * DIM, generator=torch.Generator().manual_seed(0))
+
+
+def propagate(number, choose=None):
+    graph, mine, nodes = graph_on_rank(number)
+    embeddings, weights = inputs(number, random_graph(number)[2].num_rows)
     x = embeddings[mine].requires_grad_()
     wanted = None
     if choose is not None:
@@ -102,6 +137,20 @@ def test_propagation_on_ranks_is_the_dense_one_in_float64(num_ranks, is_one_mach
                 needed = dense[one["mine"]].any(0)
                 needed[one["mine"]] = False
                 assert one["num_halo_rows"] == needed.sum()
+        assert_beside([of_rank[2][number] for of_rank in results], number)
+
+
+def assert_beside(found, number):
+    dense = random_graph(number)[-1]
+    embeddings = np.concatenate(inputs(number, len(dense)), axis=1).astype(float)
+    of_rows, of_plain = weights_beside(len(dense)).double().numpy()
+    asked, plain = (np.concatenate([one[name] for one in found]) for name in ("asked", "plain"))
+    gradient = dense[asked].T @ of_rows[asked]
+    gradient[plain] += of_plain[plain]
+    for one in found:
+        rows = np.concatenate([(dense @ embeddings)[one["asked"]], embeddings[one["plain"]]])
+        close(one["result"], rows)
+        close(one["gradient"], gradient[one["mine"]])
 
 
 def close(found, expected):

@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
+from egra_dist.graph.partition import RowPartition
+from egra_dist.model.blackboard import Blackboard
 from egra_dist.model.lookup import NetworkRows, ReadRows, RowExchange
 from egra_dist.model.row_gradients import TableRows
-from egra_dist.model.segment import on_one_machine, open_together
+from egra_dist.model.segment import on_one_machine, open_together, opened
 from egra_dist.model.shared_tables import SharedRows, SharedTables, meet
 from egra_dist.model.tables.base import ROWS_AT_ONCE, EmbeddingTables, TableShard
 from egra_dist.model.tables.planning import planned_tables, sharded_model
@@ -25,6 +28,9 @@ class DirectTables(EmbeddingTables):
         device: Where the shards live.
         dtype: Type of the rows.
         is_shared: Whether the ranks of one machine look rows up where they are, if there is room.
+        is_stacked: Whether this rank's rows of one table begin in memory where those of the one
+            before it end, if they are as wide; if there is room, all ranks of a machine see them
+            where a :class:`Blackboard` does.
     """
 
     def __init__(
@@ -34,12 +40,15 @@ class DirectTables(EmbeddingTables):
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         is_shared: bool = True,
+        is_stacked: bool = False,
     ) -> None:
         planned = planned_tables(sizes, widths, dist.get_world_size(), device.type, dtype)
         self._model, sharded = sharded_model(planned, device)
         super().__init__(sizes, widths, sharded)
         rows = {name: _local(table, widths[name], device, dtype) for name, table in sharded.items()}
         self._shards: dict[str, list[Tensor]] = {}
+        if is_stacked and len(set(widths.values())) == 1:
+            self._stack(rows)
         if dist.get_world_size() == 1:
             self._shards = {name: [own] for name, own in rows.items()}
         elif is_shared:
@@ -56,10 +65,21 @@ class DirectTables(EmbeddingTables):
             return {}
         shards = {table: shared.shards(table) for table in rows}
         for table, own in rows.items():
-            before = own.untyped_storage()
-            own.data = shards[table][dist.get_rank()]
-            before.resize_(0)
+            _move(own, shards[table][dist.get_rank()])
         return shards
+
+    def _stack(self, rows: Mapping[str, Tensor]) -> None:
+        """Moves the own rows below each other."""
+        partition = RowPartition(np.sum([self.partition(table).starts for table in rows], axis=0))
+        like = next(iter(rows.values()))
+        board = opened(Blackboard, like.device) if dist.get_world_size() > 1 else None
+        of_all = None if board is None else board.keep(like, partition)
+        if of_all is None:
+            stack = like.new_empty(partition.size(dist.get_rank()), like.shape[1])
+        else:
+            stack = of_all[partition.block(dist.get_rank())]
+        for own, place in zip(rows.values(), stack.split([*map(len, rows.values())]), strict=True):
+            _move(own, place)
 
     def local(self, table: str) -> TableRows:
         """This rank's rows ``[num_own_rows, dim]``; sharing storage with TorchRec's shard."""
@@ -105,6 +125,13 @@ class DirectTables(EmbeddingTables):
 
     def purge(self) -> None:
         """See :meth:`EmbeddingTables.purge`; there is no cache."""
+
+
+def _move(own: Tensor, place: Tensor) -> None:
+    """Gives rows that have no values yet another place in memory."""
+    before = own.untyped_storage()
+    own.data = place
+    before.resize_(0)
 
 
 def _local(sharded: ShardedTensor, dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:

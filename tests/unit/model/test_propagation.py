@@ -62,6 +62,21 @@ def test_rows_of_the_dense_matrix_come_along_with_those_of_a_product(rows, plain
     np.testing.assert_allclose(x.grad, both.T @ weights.double().numpy(), atol=1e-6)
 
 
+def test_products_with_several_matrices_stand_beside_each_other():
+    matrix, dense = random_matrix(5, 9, share=0.4)
+    product = PartitionedMatrix(matrix, RowPartition.even(9, 1), torch.device("cpu"))
+    x, y = torch.randn(9, 3, requires_grad=True), torch.randn(9, 2, requires_grad=True)
+    rows, plain = [0, 3, 4], [1, 8]
+    weights = torch.randn(5, 5)
+    result = product.at(selection(rows, 5), torch.tensor(plain)).beside([x, y])
+    (result * weights).sum().backward()
+    both = np.concatenate([dense[rows], np.eye(9)[plain]])
+    inputs = torch.cat([x, y], dim=1).detach().double().numpy()
+    np.testing.assert_allclose(result.detach(), both @ inputs, atol=1e-6)
+    gradients = both.T @ weights.double().numpy()
+    np.testing.assert_allclose(torch.cat([x.grad, y.grad], dim=1), gradients, atol=1e-6)
+
+
 def test_mean_of_layers_is_the_mean_of_the_powers():
     matrix, dense = random_matrix(7, 7, share=0.5)
     product = PartitionedMatrix(matrix, RowPartition.even(7, 1), torch.device("cpu"))
