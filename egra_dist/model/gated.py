@@ -13,7 +13,7 @@ from egra_dist.model.propagation import PartitionedMatrix
 
 
 def gated_product(
-    graph: PartitionedMatrix, embeddings: Tensor, logits: Tensor, missing: Tensor | None
+    graph: PartitionedMatrix, embeddings: Tensor, logits: Tensor, missing: Tensor
 ) -> Tensor:
     """``S_m (E_i * sigmoid(logits))``, where an item that lacks the modality counts as 0.
 
@@ -21,7 +21,7 @@ def gated_product(
         graph: ``S_m``, this rank's rows.
         embeddings: ``E_i``, this rank's rows ``[num_own_items, dim]``.
         logits: ``[num_own_items, dim]``.
-        missing: Which items lack the modality, ``bool [num_own_items, 1]``; None where none does.
+        missing: Those that lack the modality, ``int64 [num_missing]``.
 
     Returns:
         ``[num_own_items, dim]``.
@@ -35,22 +35,18 @@ class _GatedProduct(torch.autograd.Function):
         ctx: Any,
         embeddings: Tensor,
         logits: Tensor,
-        missing: Tensor | None,
+        missing: Tensor,
         graph: PartitionedMatrix,
     ) -> Tensor:
         gates = torch.sigmoid(logits)
-        ctx.save_for_backward(embeddings, gates)
-        ctx.missing, ctx.graph = missing, graph
+        ctx.save_for_backward(embeddings, gates, missing)
+        ctx.graph = graph
         gated = torch.mul(embeddings, gates, out=graph.place(embeddings))
-        if missing is not None:
-            gated.masked_fill_(missing, 0)
-        return graph.times(gated)
+        return graph.times(gated.index_fill_(0, missing, 0))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        embeddings, gates = ctx.saved_tensors
-        of_gated = ctx.graph.transposed_times(gradients[0])
-        if ctx.missing is not None:
-            of_gated.masked_fill_(ctx.missing, 0)
+        embeddings, gates, missing = ctx.saved_tensors
+        of_gated = ctx.graph.transposed_times(gradients[0]).index_fill_(0, missing, 0)
         of_logits = torch.ops.aten.sigmoid_backward(of_gated * embeddings, gates)
         return of_gated.mul_(gates), of_logits, None, None

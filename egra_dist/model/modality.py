@@ -36,9 +36,9 @@ class WholeModalityGraph:
     user_rows: PartitionedMatrix
 
     @cached_property
-    def missing(self) -> Mapping[str, Tensor | None]:
-        """Per modality the items that lack it, ``bool [num_own_items, 1]``; None if all have it."""
-        return {m: None if found.all() else ~found[:, None] for m, found in self.present.items()}
+    def missing(self) -> Mapping[str, Tensor]:
+        """Per modality which of them lack it, ``int64 [num_missing]``."""
+        return {m: (~present).nonzero()[:, 0] for m, present in self.present.items()}
 
 
 class ModalityBranch(nn.Module):

@@ -16,10 +16,7 @@ def test_product_is_that_of_gated_items_and_its_gradient_the_numerical_one(witho
     graph = PartitionedMatrix(csr_of(dense), RowPartition.even(NUM_ITEMS, 1), torch.device("cpu"))
     torch.manual_seed(0)
     embeddings, logits = torch.randn(2, NUM_ITEMS, DIM, dtype=torch.float64).unbind()
-    missing = None
-    if without:
-        missing = torch.zeros(NUM_ITEMS, 1, dtype=torch.bool)
-        missing[without] = True
+    missing = torch.tensor(without, dtype=torch.int64)
     gated = embeddings * torch.sigmoid(logits)
     gated[without] = 0
     torch.testing.assert_close(
