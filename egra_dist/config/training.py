@@ -168,7 +168,8 @@ class TrainingSettings(Settings):
     """Weight of the squared norm of the batch's final vectors."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of dense products: of all pairs of a batch in softmax and alignment, and of features
-    and representations with weights in the modality branch."""
+    and representations with weights in the modality branch. On a processor without AVX512-BF16 or
+    AMX ``bfloat16`` takes twice as long as ``float32``."""
     warm_start: Path | None = None
     """Folder of an earlier run, or of its ``export``: tables start from its vectors, by raw id, and
     ids that it did not know from their neighbours in the feature graphs or the behaviour graph."""

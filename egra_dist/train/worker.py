@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import MAIN
 from egra_dist.evaluate.split import Split
 from egra_dist.graph.csr import Csr
+from egra_dist.graph.knn.join import multiplies_bfloat16_fast
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.tables import ITEM, USER
 from egra_dist.tracking.noise import setup_logging
@@ -38,6 +40,8 @@ def train_worker(config: dict[str, Any]) -> None:
     from egra_dist.train.group import node_is_leaving
 
     task, device = _start(config)
+    if dist.get_rank() == 0:
+        _warn_of_slow_products(task, device)
     parts = assemble(task, device, _open_recorder(task), node_is_leaving)
     watchdog = _watchdog(task)
     try:
@@ -87,8 +91,24 @@ def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
 
 
 def _watchdog(task: Task) -> Watchdog:
-    warn = task.progress.warn if task.progress else _log.warning
-    return Watchdog(dist.get_rank(), task.folder, 60 * task.survival.stuck_minutes, warn)
+    return Watchdog(
+        dist.get_rank(), task.folder, 60 * task.survival.stuck_minutes, _warning_of(task)
+    )
+
+
+def _warning_of(task: Task) -> Callable[[str], object]:
+    """How the user is warned."""
+    return task.progress.warn if task.progress else _log.warning
+
+
+def _warn_of_slow_products(task: Task, device: torch.device) -> None:
+    """Emulated bfloat16 takes twice as long as float32, and says nothing of it."""
+    is_rounded = task.settings.precision == "bfloat16"
+    if is_rounded and device.type == "cpu" and not multiplies_bfloat16_fast():
+        _warning_of(task)(
+            f"{task.stage}.precision: bfloat16 is slower than float32 on this processor, which has"
+            " no such products"
+        )
 
 
 def _open_recorder(task: Task) -> MetricRecorder | None:
