@@ -15,13 +15,11 @@ from typing import Any
 
 from egra_dist.artifact import Artifact, write_json
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.catalog.exported import exported_identity
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
 from egra_dist.cluster.tasks import ray_map
-from egra_dist.config import MAIN, Config, ItemGraphSettings, TableSettings, TrainingSettings
+from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
 from egra_dist.exports import export
-from egra_dist.extension import code_digests
 from egra_dist.figures.record import FigureLog
 from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import write_graphs, write_merged
@@ -30,6 +28,7 @@ from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, curves, flat_metrics
 from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
+from egra_dist.train.recipe import training_recipe
 from egra_dist.train.task import GraphPaths, Recording, Survival, Task
 from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
@@ -240,14 +239,7 @@ class Pipeline:
             self._figures.training(task, run_id, is_main=stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 
-        fields = settings.model_dump(mode="json")
-        recipe = {**fields, "seed": self._config.seed, **code_digests(fields)}
-        if settings.tables == TableSettings():
-            del recipe["tables"]  # trainings of earlier versions keep their names
-        if settings.warm_start is None:
-            del recipe["warm_start"]
-        else:
-            recipe["warm_start"] = exported_identity(settings.warm_start)
+        recipe = training_recipe(settings, self._config.seed)
         inputs = tuple(sorted({"graphs", behavior}))
         self._build(stage, recipe, inputs, make, resumable=True)
         folder = self._artifacts[stage].folder
