@@ -2,15 +2,16 @@
 
     python -m tests.benchmarks.fuzz [--inputs 1000] [--seed 0] [--targets NAME ...]
 
-`--inputs` is for each of the targets in `tests/fuzzing.py`. Exits with 1 at the first input that is
-answered otherwise, which hypothesis has made as small as it could.
+`--inputs` is for each of the targets in `tests/fuzz_targets.py`. Exits with 1 at the first input
+that is answered otherwise, which hypothesis has made as small as it could.
 """
 
 import argparse
 import logging
 import time
 
-from tests.fuzzing import TARGETS, fuzz
+from tests.fuzz_targets import TARGETS
+from tests.fuzzing import fuzz
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.fuzzing import TARGETS, fuzz
+from tests.fuzz_targets import TARGETS
+from tests.fuzzing import fuzz
 
 NUM_INPUTS = 80
 
