@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -126,9 +126,8 @@ def _tables(
     else:
         dtype = getattr(torch, settings.optimizer.table_type)
         is_sampled = settings.propagation.mode == "sampled"
-        tables = DirectTables(
-            sizes, widths, device, dtype, is_shared=is_sampled, is_stacked=not is_sampled
-        )
+        place: Literal["shared", "stacked"] = "shared" if is_sampled else "stacked"
+        tables = DirectTables(sizes, widths, device, dtype, place)
     tables.initialize(task.seed)
     if settings.warm_start is not None:
         graphs = task.graphs

@@ -23,7 +23,8 @@ WANTED = {
 def look_up(dtype, is_shared, is_found=None):
     """What this rank got, and the gradients of its own rows."""
     widths = dict.fromkeys(SIZES, DIM)
-    tables = DirectTables(SIZES, widths, torch.device("cpu"), dtype, is_shared=is_shared)
+    place = "shared" if is_shared else "apart"
+    tables = DirectTables(SIZES, widths, torch.device("cpu"), dtype, place)
     assert bool(tables._shards) == (is_shared if is_found is None else is_found)
     tables.initialize(0)
     rank = dist.get_rank()

@@ -26,8 +26,7 @@ def see(num_users, num_items, has_room):
         {"user": num_users, "item": num_items},
         {"user": DIM, "item": DIM},
         torch.device("cpu"),
-        is_shared=False,
-        is_stacked=True,
+        place="stacked",
     )
     tables.initialize(0)
     users, items = (tables.local(table).detach() for table in ("user", "item"))

@@ -12,12 +12,14 @@ no pair is lost, and the exact scores of the few pairs found decide.
 """
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from egra_dist.cluster.processor import multiplies_bfloat16_fast
 
 QUERY_BLOCK = 512
 _GROUP_SIZES = (16, 8, 4, 2, 1)
@@ -80,13 +82,6 @@ def join(
         rows.append(found[0] + start)
         columns.append(found[1])
     return np.concatenate(rows), np.concatenate(columns)
-
-
-@cache
-def multiplies_bfloat16_fast() -> bool:
-    """Whether the processor has bfloat16 products."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class Tile:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,10 +28,10 @@ class DirectTables(EmbeddingTables):
         widths: Columns of each table.
         device: Where the shards live.
         dtype: Type of the rows.
-        is_shared: Whether the ranks of one machine look rows up where they are, if there is room.
-        is_stacked: Whether this rank's rows of one table begin in memory where those of the one
-            before it end, if they are as wide; if there is room, all ranks of a machine see them
-            where a :class:`Blackboard` does.
+        place: Where rows lie. ``shared``: the ranks of one machine look them up where they are, if
+            there is room. ``stacked``: this rank's rows of one table begin where those of the one
+            before it end, if they are as wide, and if there is room all ranks of a machine see
+            them by a :class:`Blackboard`. ``apart``: neither.
     """
 
     def __init__(
@@ -39,19 +40,18 @@ class DirectTables(EmbeddingTables):
         widths: Mapping[str, int],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        is_shared: bool = True,
-        is_stacked: bool = False,
+        place: Literal["apart", "shared", "stacked"] = "shared",
     ) -> None:
         planned = planned_tables(sizes, widths, dist.get_world_size(), device.type, dtype)
         self._model, sharded = sharded_model(planned, device)
         super().__init__(sizes, widths, sharded)
         rows = {name: _local(table, widths[name], device, dtype) for name, table in sharded.items()}
         self._shards: dict[str, list[Tensor]] = {}
-        if is_stacked and len(set(widths.values())) == 1:
+        if place == "stacked" and len(set(widths.values())) == 1:
             self._stack(rows)
         if dist.get_world_size() == 1:
             self._shards = {name: [own] for name, own in rows.items()}
-        elif is_shared:
+        elif place == "shared":
             self._shards = self._shared(rows)
         self._parameters = {name: TableRows(own) for name, own in rows.items()}
 

@@ -100,7 +100,7 @@ def trained(spec):
 
 def faster_here(settings):
     """Products in float32 where the processor takes longer for rounded ones; rows say which."""
-    from egra_dist.graph.knn.join import multiplies_bfloat16_fast
+    from egra_dist.cluster.processor import multiplies_bfloat16_fast
 
     rounded = [key for key, value in settings.items() if value == "bfloat16"]
     return {} if multiplies_bfloat16_fast() else dict.fromkeys(rounded, "float32")
