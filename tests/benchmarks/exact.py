@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.benchmarks.quality.__main__ import ROOT, ingest
-from tests.benchmarks.quality.experiments import BY_LOSS, DATA_SETS
+from tests.benchmarks.quality.experiments import BATCH_SIZE, BY_LOSS, DATA_SETS
 from tests.benchmarks.quality.trial import ONE_RANK, Stages
 
 PARTS = ("batches", "propagation", "losses", "backward", "update", "validation")
@@ -65,7 +65,7 @@ def assemble(arguments, data, model, loss):
 
     overrides = {
         "train.model.name": model,
-        "train.batch_size": DATA_SETS[data]["batch_size"],
+        "train.batch_size": BATCH_SIZE,
         "item_graph.source": "raw",
         "item_graph.combine": "union",
         **{key: values[0] for key, values in BY_LOSS[loss].items()},

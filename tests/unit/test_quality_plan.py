@@ -31,7 +31,7 @@ def test_pretrained_model_is_searched_before_what_needs_it():
     assert {trial.model for trial in searches} == {"mgcn"}
     measured = measure(searches, lambda trial: trial.settings["train.alignment.lambda_max"])
     pending = Plan(measured, ["tiktok"], ["mgcn", "egra"]).pending()
-    searches = [trial for trial in pending if trial.model == "egra"]
+    searches = [trial for trial in pending if trial.is_search and trial.model == "egra"]
     assert len(searches) == 2 * DATA_SETS["tiktok"]["trials"]
     best = max(
         t["train.alignment.lambda_max"]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 from tests.benchmarks.quality.experiments import (
     ABLATIONS,
+    BATCH_SIZE,
     CORRUPTIONS,
     DATA_SETS,
     MODELS,
@@ -37,6 +38,14 @@ class Trial:
     @property
     def is_search(self):
         return self.purpose == "search"
+
+
+def _same_for_all(data):
+    """Settings that every trained model has on a data set."""
+    given = {"train.batch_size": BATCH_SIZE}
+    if "patience" in DATA_SETS[data]:
+        given["train.patience"] = DATA_SETS[data]["patience"]
+    return given
 
 
 class Plan:
@@ -78,12 +87,11 @@ class Plan:
         if given is None:
             return []
         if MODELS[model].is_shallow:
-            batch, num_trials = {}, SHALLOW_TRIALS
+            same, num_trials = {}, SHALLOW_TRIALS
         else:
-            batch = {"train.batch_size": DATA_SETS[data]["batch_size"]}
-            num_trials = DATA_SETS[data]["trials"]
+            same, num_trials = _same_for_all(data), DATA_SETS[data]["trials"]
         return [
-            Trial(data, model, loss, "search", 0, {**batch, **given, **settings})
+            Trial(data, model, loss, "search", 0, {**given, **settings, **same})
             for settings in MODELS[model].trials(loss, num_trials)
         ]
 
@@ -106,7 +114,7 @@ class Plan:
         """The papers' settings with every seed; none for a model that has none here."""
         if model not in PUBLISHED:
             return []
-        settings = {"train.batch_size": DATA_SETS[data]["batch_size"], **PUBLISHED[model]}
+        settings = {"train.batch_size": BATCH_SIZE, **PUBLISHED[model]}
         return [
             Trial(data, model, "bpr", "published", seed, settings)
             for seed in range(DATA_SETS[data]["seeds"])

@@ -15,6 +15,8 @@ from tests.benchmarks.quality.experiments import (
     TOOLKIT,
 )
 from tests.benchmarks.quality.plan import METRIC, Plan
+from tests.benchmarks.quality.rows import better_loss, collect, spread, values
+from tests.benchmarks.quality.summary import summary
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_10", "ndcg_at_20")
 SLICES = ("head", "torso", "tail", "cold")
@@ -24,7 +26,7 @@ TEMPLATE = Path(__file__).with_name("results.template.md")
 
 def write_tables(measured, path):
     """Replaces the document."""
-    sections = [section(data, measured) for data in DATA_SETS]
+    sections = [summary(measured), *(section(data, measured) for data in DATA_SETS)]
     path.write_text(
         TEMPLATE.read_text().replace("{sections}", "\n\n".join(filter(None, sections))) + "\n"
     )
@@ -69,35 +71,6 @@ def verdict(rows):
         every = "on every seed" if len(set(np.sign(gains))) == 1 else "not on every seed"
         lines.append(f"* {purpose}: {costs} of test Recall@20, {every} ({len(theirs)} in common).")
     return "\n".join(["In words, over the seeds in common:", "", *lines]) if lines else ""
-
-
-def collect(plan, data, measured):
-    """Final rows of every model and loss, by seed."""
-    finals = {}
-    for model, kind in MODELS.items():
-        for loss in kind.losses:
-            trials = plan.finals(data, model, loss)
-            rows = [measured[trial.digest] for trial in trials if trial.digest in measured]
-            if rows:
-                finals[model, loss] = rows
-    return finals
-
-
-def better_loss(finals, model):
-    """The loss with the better mean validation score."""
-    losses = [loss for name, loss in finals if name == model]
-    return max(losses, key=lambda loss: np.mean(values(finals[model, loss], "valid", METRIC)))
-
-
-def values(rows, split, metric):
-    """One figure per seed."""
-    return np.array([row[split]["metrics"][metric] for row in rows])
-
-
-def spread(numbers):
-    """Mean and standard deviation over seeds, as text."""
-    deviation = f" ± {numbers.std(ddof=1):.4f}" if len(numbers) > 1 else ""
-    return f"{numbers.mean():.4f}{deviation}"
 
 
 def main_table(finals, better):
@@ -170,7 +143,8 @@ def variant_table(rows, names, heading):
 def published_table(plan, data, measured):
     """This engine with the papers' settings beside the common toolkit."""
     lines = [
-        "Published settings (BPR, nothing searched), and the common toolkit on the same files:",
+        "Published settings, of EGRA the defaults (BPR, nothing searched), and the common "
+        "toolkit on the same files:",
         "",
         "| model | seeds | test R@20 | test N@20 | toolkit's R@20 | toolkit's N@20 |",
         "|---|---|---|---|---|---|",

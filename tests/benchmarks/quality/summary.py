@@ -1,0 +1,92 @@
+"""What ``docs/results.md`` says first: EGRA beside the others on every data set."""
+
+import numpy as np
+
+from tests.benchmarks.quality.experiments import CORRUPTIONS, DATA_SETS, MODELS
+from tests.benchmarks.quality.plan import METRIC, Plan
+from tests.benchmarks.quality.rows import better_settings, values
+
+NDCG = "ndcg_at_20"
+ROWS = (
+    "EGRA, test R@20 / N@20",
+    "best of the others",
+    "EGRA's R@20 / N@20 against it",
+    "against MGCN",
+    "against LightGCN",
+    "against MGCN, head items",
+    "against MGCN, tail items",
+    "R@20 kept with 30% of modality rows corrupted",
+    "the same with the item graph of raw features",
+)
+HEADING = """## In short
+
+Each model with its better settings by mean validation Recall@20: what its search chose for either
+loss, or the published ones (of EGRA: the defaults). Means over the seeds that were run."""
+
+
+def summary(measured):
+    """The first section; nothing before EGRA is compared with another model."""
+    columns = {data: column(data, measured) for data in DATA_SETS}
+    columns = {data: cells for data, cells in columns.items() if cells}
+    if not columns:
+        return ""
+    lines = [["", *columns], ["---"] * (len(columns) + 1)]
+    lines += [[name, *(cells[name] for cells in columns.values())] for name in ROWS]
+    return "\n".join([HEADING, "", *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def column(data, measured):
+    """The cells of a data set, by row."""
+    plan = Plan(measured, [data], list(MODELS))
+    models = {model: better_settings(plan, data, model, measured) for model in MODELS}
+    egra = models.pop("egra")
+    others = {model: rows for model, rows in models.items() if rows}
+    if not (egra and others):
+        return {}
+    best = max(others, key=lambda model: values(others[model], "valid", METRIC).mean())
+    cells = [
+        f"{mean(egra):.4f} / {mean(egra, NDCG):.4f}",
+        f"{best}: {mean(others[best]):.4f} / {mean(others[best], NDCG):.4f}",
+        f"{gain(egra, others[best])} / {gain(egra, others[best], NDCG)}",
+        *(gain(egra, others.get(model, [])) for model in ("mgcn", "lightgcn")),
+        *(slice_gain(egra, others.get("mgcn", []), name) for name in ("head", "tail")),
+        *(kept(plan, data, measured, source) for source in ("pretrained", "raw")),
+    ]
+    return dict(zip(ROWS, cells, strict=True))
+
+
+def mean(rows, metric=METRIC):
+    return values(rows, "test", metric).mean()
+
+
+def gain(ours, theirs, metric=METRIC):
+    """How much more than the other's, relative."""
+    return f"{mean(ours, metric) / mean(theirs, metric) - 1:+.1%}" if theirs else "not run"
+
+
+def slice_gain(ours, theirs, name):
+    """The same of Recall@20 of some items, in points: theirs may be near zero."""
+    if not theirs:
+        return "not run"
+    of_each = [
+        np.mean([row["test"]["slices"][name][METRIC] for row in rows]) for rows in (ours, theirs)
+    ]
+    return f"{of_each[1]:.4f} to {of_each[0]:.4f}"
+
+
+def kept(plan, data, measured, source):
+    """The share of the clean Recall@20 that is left with spoilt rows, over the seeds in common."""
+    loss = plan.best(data, "egra").loss
+    clean = [measured.get(trial.digest) for trial in plan.finals(data, "egra", loss)]
+    purpose = f"30% corrupted, {source} graph"
+    trials = plan.variants(data, {purpose: CORRUPTIONS[purpose]})
+    pairs = [
+        (measured[trial.digest], clean[trial.seed])
+        for trial in trials
+        if trial.digest in measured and clean[trial.seed]
+    ]
+    if not pairs:
+        return "not run"
+    spoilt, whole = ([pair[place] for pair in pairs] for place in (0, 1))
+    seeds = "one seed" if len(pairs) == 1 else f"{len(pairs)} seeds"
+    return f"{mean(spoilt) / mean(whole):.1%} ({seeds})"
