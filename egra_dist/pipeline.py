@@ -34,6 +34,7 @@ from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
 
 _GRAPHS = ("graphs", "knn", "merge")
+_OF_THE_MERGE = {"direction", "weight", "beta", "modality_share"}
 _INTERACTIONS_WORTH_RAY = 20_000_000
 """Below it one process makes the behaviour graph in about the time that Ray takes to start."""
 
@@ -174,8 +175,11 @@ class Pipeline:
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
         """Leaves the behaviour graph with those neighbours in it."""
         graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
+        features = {name: graphs / "features" / name for name in self._catalog.modalities}
         write = self._workspace.recorded(
-            lambda folder: write_merged(graphs / "plain", neighbors, settings, folder, self._map()),
+            lambda folder: write_merged(
+                graphs / "plain", neighbors, settings, folder, self._map(), features
+            ),
             "graph",
         )
 
@@ -185,7 +189,7 @@ class Pipeline:
             self._figures.item_graph(self._catalog, graphs, neighbors, merged, run_id, is_main)
             return counts
 
-        recipe = settings.model_dump(mode="json", include={"direction", "weight", "beta"})
+        recipe = settings.model_dump(mode="json", include=_OF_THE_MERGE)
         self._build(kind, recipe, ("graphs", knn), make)
 
     def _map(self) -> Map:
@@ -252,13 +256,15 @@ class Pipeline:
     def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
         graphs, merged = self._artifacts["graphs"].folder, self._artifacts[behavior].folder
         model = settings.model
+        mixed = merged / "features"
+        features = mixed if mixed.exists() else graphs / "features"
         chosen = self._catalog.modalities if model.modalities is None else model.modalities
         seen = chosen if model.uses_modalities else ()
         return GraphPaths(
             training=graphs / "training",
             plain=graphs / "plain",
             behavior=merged / ("plain" if behavior == "graphs" else "behavior"),
-            features={name: graphs / "features" / name for name in seen},
+            features={name: features / name for name in seen},
         )
 
     def _task(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from egra_dist.config.base import NonNegativeFloat, PositiveInt, Settings
+from egra_dist.config.base import NonNegativeFloat, PositiveInt, Settings, Share
 
 
 class FeatureSettings(Settings):
@@ -65,6 +65,9 @@ class ItemGraphSettings(Settings):
     """Edges as found, made symmetric by adding the reverse, or kept only where both agree."""
     beta: NonNegativeFloat = 0.2
     """Scale of the item-item block against the user-item block."""
+    modality_share: Share = 0
+    """Share of these neighbours in the graphs of the modality branch, where each counts as much:
+    ``(1 - share) S_m + share S``, ``S_m`` the graph over a modality's raw features."""
 
     @property
     def is_pretrained(self) -> bool:

@@ -171,10 +171,10 @@ def merge(training: Csr, items: Csr | None, beta: float) -> Csr:
     Returns:
         ``[num_users + num_items, num_users + num_items]``.
     """
-    interactions = _to_scipy(training)
-    block = _to_scipy(items) * np.float32(beta) if items is not None and beta > 0 else None
+    interactions = to_scipy(training)
+    block = to_scipy(items) * np.float32(beta) if items is not None and beta > 0 else None
     adjacency = scipy.sparse.block_array([[None, interactions], [interactions.T, block]])
-    return normalize(_from_scipy(adjacency))
+    return normalize(from_scipy(adjacency))
 
 
 def sample_edges(training: Csr, share: float, random: np.random.Generator) -> Csr:
@@ -208,7 +208,8 @@ def normalize(matrix: Csr) -> Csr:
     return matrix.scaled(roots, roots)
 
 
-def _to_scipy(matrix: Csr) -> scipy.sparse.csr_array:
+def to_scipy(matrix: Csr) -> scipy.sparse.csr_array:
+    """The same matrix as scipy has it."""
     values = matrix.values
     if values is None:
         values = np.ones(matrix.num_entries, dtype=np.float32)
@@ -216,7 +217,8 @@ def _to_scipy(matrix: Csr) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((values, matrix.indices, matrix.indptr), shape=shape)
 
 
-def _from_scipy(matrix: scipy.sparse.sparray) -> Csr:
+def from_scipy(matrix: scipy.sparse.sparray) -> Csr:
+    """The same matrix, its columns ascending, without entries of value 0."""
     rows = scipy.sparse.csr_array(matrix)
     rows.eliminate_zeros()
     rows.sort_indices()

@@ -1,7 +1,7 @@
 """The graphs that are written: of behaviour, of each modality's features, and both merged."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from egra_dist.graph.buckets import Map, Repeats, bucket
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.edges import Direction, NeighborEdges
 from egra_dist.graph.knn import KnnSettings
+from egra_dist.graph.mixed import write_mixed
 from egra_dist.graph.neighbors import Search
 
 _REPEATS: dict[Direction, Repeats] = {
@@ -94,16 +95,24 @@ def write_items(
 
 
 def write_merged(
-    plain: Path, knn: Path, settings: ItemGraphSettings, folder: Path, run: Map = map
+    plain: Path,
+    knn: Path,
+    settings: ItemGraphSettings,
+    folder: Path,
+    run: Map = map,
+    features: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Writes ``behavior``: ``N(A)`` with the edges of a kNN graph merged in (METHOD, stage 2).
+
+    Where the modality branch shall have a share of these edges, also ``features/<modality>``.
 
     Args:
         plain: Folder of ``N(A)`` without item-item edges.
         knn: Folder of the kNN graph.
         settings: What becomes of its edges.
-        folder: Where the matrix goes.
+        folder: Where the matrices go.
         run: Who does the tasks.
+        features: Folders of ``S_m``, by modality.
 
     Returns:
         Counts of edges and degrees.
@@ -114,11 +123,16 @@ def write_merged(
         num_edges = write_merged_rows(
             plain, work / "items", settings.beta, folder / "behavior", work / "rows", run
         )
+        mixed = {}
+        if settings.modality_share and features:
+            target = folder / "features"
+            mixed = write_mixed(features, knn, settings.modality_share, target, work, run)
     return {
         "num_item_edges": num_item_edges,
         "num_edges": num_edges,
         "max_item_degree": int(item_degrees.max(initial=0)),
         "num_items_without_neighbors": int((item_degrees == 0).sum()),
+        **({"num_modality_edges": mixed} if mixed else {}),
     }
 
 

@@ -115,12 +115,12 @@ def make_plan(config: Config, sizes: Sizes, num_workers: int, memory_per_worker:
         num_workers: Workers, instead of the configuration's.
         memory_per_worker: Bytes that each worker has for what it trains with.
     """
-    k = config.feature_graph.k
     trainings = {}
     for stage, training in config.trainings.items():
         if stage == "pretrain" and not _pretrains(config):
             continue
         graph = formulas.merged_graph_of(training, config.item_graph, stage == MAIN)
+        k = _neighbors_of_features(config, graph)
         parts = formulas.memory(sizes, training, graph, k, num_workers)
         trainings[stage] = TrainingPlan(
             formulas.largest_worker(sizes, graph, k, num_workers),
@@ -158,8 +158,18 @@ def disk_bytes(config: Config, sizes: Sizes) -> dict[str, int]:
     for stage, graph in config.item_graphs.items():
         edges = 2 * interactions + formulas.num_item_edges(sizes, graph)
         files[f"{stage}.behavior"] = formulas.csr_bytes(nodes, edges)
+        if graph.modality_share:
+            entries = sizes.num_items * _neighbors_of_features(config, graph)
+            mixed = formulas.csr_bytes(sizes.num_items, entries)
+            files |= {f"{stage}.features/{name}": mixed for name in sizes.modalities}
     files["feature tables"] = 2 * sizes.num_items * sum(sizes.modalities.values())
     return files
+
+
+def _neighbors_of_features(config: Config, graph: ItemGraphSettings | None) -> int:
+    """Most entries of an item's row in the modality branch's graphs."""
+    added = graph.k if graph and graph.modality_share else 0
+    return config.feature_graph.k + added
 
 
 def _pretrains(config: Config) -> bool:

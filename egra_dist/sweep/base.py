@@ -22,6 +22,7 @@ _FIRST_STAGE = {
     "item_graph.weight": "merge",
     "item_graph.direction": "merge",
     "item_graph.beta": "merge",
+    "item_graph.modality_share": "merge",
     "train": "train",
 }
 """The first stage that a setting, or a section, has an effect on; the first of all by default."""

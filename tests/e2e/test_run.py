@@ -13,6 +13,7 @@ import pytest
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import load_config
+from egra_dist.graph.csr import Csr
 from egra_dist.tracking.client import open_client
 
 CONFIG = Path("configs/default.yaml")
@@ -234,6 +235,24 @@ def test_second_run_runs_nothing_and_a_new_alignment_trains_alone(finished, cata
     assert run_again(catalog, out) == set()
     (new,) = run_again(catalog, out, "train.alignment.focus=easy", last_stage="train")
     assert new.name.startswith("train-")
+
+
+def test_a_share_for_the_modality_branch_is_trained_with(finished, catalog, local_ray):
+    out, _ = finished
+    made = run_again(catalog, out, "item_graph.modality_share=0.5", last_stage="train")
+    kinds = {folder.name.split("-")[0]: folder for folder in made}
+    assert set(kinds) == {"merge", "train"}
+    counts = json.loads((kinds["merge"] / "manifest.json").read_text())["counts"]
+    assert set(counts["num_modality_edges"]) == {"modality_0", "modality_1"}
+    merged = Csr.load(kinds["merge"] / "features" / "modality_0")
+    (graphs,) = out.glob("artifacts/graphs-*")
+    raw = Csr.load(graphs / "features" / "modality_0")
+    assert merged.num_entries == counts["num_modality_edges"]["modality_0"] > raw.num_entries
+    vectors = np.load(kinds["train"] / "item_vectors.npy")
+    others = [path for path in out.glob("artifacts/train-*") if path != kinds["train"]]
+    assert others
+    for path in others:
+        assert not np.allclose(np.load(path / "item_vectors.npy"), vectors, atol=1e-3)
 
 
 def test_other_cutoffs_rank_again_without_training(finished, catalog, local_ray):

@@ -157,10 +157,12 @@ class Stages:
     def assemble(self, stage):
         """The parts of a training; what comes before it has been made."""
         settings = getattr(self._config, stage)
-        behavior = self._graphs.folder / "plain"
-        if stage == "train" and settings.model.uses_item_graph:
-            behavior = self._merged() or behavior
-        return self._assemble(stage, settings, behavior)
+        graphs = self._graphs.folder
+        behavior, features = graphs / "plain", graphs / "features"
+        if stage == "train" and settings.model.uses_item_graph and (merged := self._merged()):
+            behavior = merged / "behavior"
+            features = merged / "features" if (merged / "features").exists() else features
+        return self._assemble(stage, settings, behavior, features)
 
     def _preprocessed(self, catalog):
         from egra_dist.catalog.preprocess import write_features
@@ -205,10 +207,12 @@ class Stages:
         source = ItemNeighbors(self.catalog, settings, KnnSettings(k=settings.k), pretrained)
         folder = Path(tempfile.mkdtemp())
         source.find(Search(folder / "work")).save(folder / "knn")
-        write_merged(self._graphs.folder / "plain", folder / "knn", settings, folder)
-        return folder / "behavior"
+        graphs = self._graphs.folder
+        features = {name: graphs / "features" / name for name in self.catalog.modalities}
+        write_merged(graphs / "plain", folder / "knn", settings, folder, features=features)
+        return folder
 
-    def _assemble(self, stage, settings, behavior):
+    def _assemble(self, stage, settings, behavior, features):
         import torch
 
         from egra_dist.train.setup import assemble
@@ -225,7 +229,7 @@ class Stages:
                 graphs / "training",
                 graphs / "plain",
                 behavior,
-                {name: graphs / "features" / name for name in seen},
+                {name: features / name for name in seen},
             ),
             settings=settings,
             evaluation=self._config.evaluation,

@@ -72,6 +72,21 @@ def test_merged_graph_has_about_the_predicted_size(known, tmp_path, direction):
     assert array_bytes(tmp_path / "behavior") == near(predicted)
 
 
+def test_modality_graphs_with_a_share_of_the_item_graph_have_the_predicted_size(known, tmp_path):
+    catalog, counted, graphs = known
+    vectors = np.random.default_rng(0).standard_normal((catalog.num_items, 8))
+    build_knn(vectors.astype(np.float32), KnnSettings(k=K)).save(tmp_path / "knn")
+    config = load_config(None, ["item_graph.modality_share=0.5"])
+    paths = {name: graphs / "features" / name for name in catalog.modalities}
+    write_merged(graphs / "plain", tmp_path / "knn", config.item_graph, tmp_path, features=paths)
+    predicted = disk_bytes(config, counted)
+    for name in catalog.modalities:
+        found = array_bytes(tmp_path / "features" / name)
+        assert found == near(predicted[f"train.features/{name}"])
+    without = disk_bytes(load_config(None), counted)
+    assert predicted.keys() - without.keys() == {f"train.features/{name}" for name in paths}
+
+
 @pytest.mark.parametrize("num_workers", [2, 4, 16])
 def test_halo_and_graph_are_those_of_a_worker(known, num_workers):
     catalog, counted, graphs = known
