@@ -57,7 +57,7 @@ def test_summary_compares_egra_with_each_and_says_what_was_not_run(measured):
         for line in lines
         if line[:2] == "| "
     }
-    assert cells["EGRA, test R@20 / N@20"] == "0.2000 / 0.1000"
+    assert cells["EGRA, test R@20 / N@20"] == "egra: 0.2000 / 0.1000"
     assert cells["best of the others"] == "mgcn: 0.1000 / 0.0500"
     assert cells["against MGCN"] == "+100.0%"
     assert cells["against LightGCN"] == "not run"

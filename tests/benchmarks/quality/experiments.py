@@ -106,10 +106,23 @@ MODELS = {
     ),
 }
 MODELS["egra"].search["item_graph.beta"] = [0.2, 0.5]
+MODELS["egra+"] = replace(
+    MODELS["egra"],
+    fixed={
+        "train.model.name": "egra",
+        "item_graph.modality_share": 0.5,
+        "item_graph.k": 20,
+        "item_graph.direction": "directed",
+    },
+)
+"""EGRA whose modality branch takes half of its neighbours from the item graph. That half, k and the
+direction were chosen beforehand, by validation on Baby."""
+_NO_ITEM_GRAPH = {"item_graph.source": "none", "item_graph.modality_share": 0}
 _FOCUS, _RAMP = "train.alignment.focus", "train.alignment.ramp"
+UNIFORM_AND_CONSTANT = "uniform weights, constant strength"
 ABLATIONS = {
     "no item graph": {"item_graph.source": "none"},
-    "uniform weights, constant strength": {_FOCUS: "uniform", _RAMP: "constant"},
+    UNIFORM_AND_CONSTANT: {_FOCUS: "uniform", _RAMP: "constant"},
     "item graph of raw features": {"item_graph.source": "raw", "item_graph.combine": "union"},
     "uniform weights": {_FOCUS: "uniform"},
     "hard weights": {_FOCUS: "hard"},
@@ -130,3 +143,20 @@ CORRUPTIONS = {
     for share in (0.3, 0.0, 0.1, 0.5)
     for source in ("pretrained", "raw")
 }
+VARIANTS = {
+    "egra": {
+        "Parts of EGRA taken away or changed": ABLATIONS,
+        "Corrupted modality rows": CORRUPTIONS,
+    },
+    "egra+": {
+        "Parts of EGRA+ taken away": {
+            "no item graph": _NO_ITEM_GRAPH,
+            "item graph in the modality branch alone": {"item_graph.beta": 0},
+            **{name: ABLATIONS[name] for name in (UNIFORM_AND_CONSTANT, "no alignment")},
+        },
+        "Corrupted modality rows, EGRA+": {
+            name: changes for name, changes in CORRUPTIONS.items() if name.startswith("30%")
+        },
+    },
+}
+"""By model and heading, what is changed of its best settings."""

@@ -5,14 +5,13 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from tests.benchmarks.quality.experiments import (
-    ABLATIONS,
     BATCH_SIZE,
-    CORRUPTIONS,
     DATA_SETS,
     MODELS,
     PRETRAINED,
     PUBLISHED,
     SHALLOW_TRIALS,
+    VARIANTS,
     WORSE_LOSS_SEEDS,
 )
 
@@ -120,13 +119,13 @@ class Plan:
             for seed in range(DATA_SETS[data]["seeds"])
         ]
 
-    def variants(self, data, purposes):
-        """The best EGRA with one thing changed, with every seed."""
-        best = self.best(data, "egra")
+    def variants(self, data, model, purposes):
+        """The best of a model with one thing changed, with every seed."""
+        best = self.best(data, model)
         if best is None:
             return []
         return [
-            Trial(data, "egra", best.loss, purpose, seed, {**best.settings, **changes})
+            Trial(data, model, best.loss, purpose, seed, {**best.settings, **changes})
             for purpose, changes in purposes.items()
             for seed in range(DATA_SETS[data]["variant_seeds"])
         ]
@@ -148,6 +147,10 @@ class Plan:
         yield from sorted(finals, key=lambda trial: trial.seed)
         published = [trial for name in self._models for trial in self.published(data, name)]
         yield from sorted(published, key=lambda trial: trial.seed)
-        if "egra" in self._models:
-            variants = self.variants(data, ABLATIONS) + self.variants(data, CORRUPTIONS)
-            yield from sorted(variants, key=lambda trial: trial.seed)
+        variants = [
+            trial
+            for model in self._models
+            for purposes in VARIANTS.get(model, {}).values()
+            for trial in self.variants(data, model, purposes)
+        ]
+        yield from sorted(variants, key=lambda trial: trial.seed)
