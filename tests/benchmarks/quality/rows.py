@@ -40,6 +40,11 @@ def better_settings(plan, data, model, measured):
     return max(every, key=lambda rows: np.mean(values(rows, "valid", METRIC)), default=[])
 
 
+def best_of(models):
+    """The name of the model with the best mean validation score, of rows by model."""
+    return max(models, key=lambda model: values(models[model], "valid", METRIC).mean())
+
+
 def values(rows, split, metric):
     """One figure per seed."""
     return np.array([row[split]["metrics"][metric] for row in rows])

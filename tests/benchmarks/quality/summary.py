@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.benchmarks.quality.experiments import CORRUPTIONS, DATA_SETS, MODELS, VARIANTS
 from tests.benchmarks.quality.plan import METRIC, Plan
-from tests.benchmarks.quality.rows import better_settings, values
+from tests.benchmarks.quality.rows import best_of, better_settings, values
 
 NDCG = "ndcg_at_20"
 ROWS = (
@@ -77,11 +77,6 @@ def slice_gain(ours, theirs, name):
         np.mean([row["test"]["slices"][name][METRIC] for row in rows]) for rows in (ours, theirs)
     ]
     return f"{of_each[1]:.4f} to {of_each[0]:.4f}"
-
-
-def best_of(models):
-    """The name of the model with the best mean validation score."""
-    return max(models, key=lambda model: values(models[model], "valid", METRIC).mean())
 
 
 def kept(plan, data, measured, model, source):

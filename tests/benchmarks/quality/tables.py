@@ -15,7 +15,7 @@ from tests.benchmarks.quality.experiments import (
     VARIANTS,
 )
 from tests.benchmarks.quality.plan import METRIC, Plan
-from tests.benchmarks.quality.rows import better_loss, collect, spread, values
+from tests.benchmarks.quality.rows import best_of, better_loss, collect, spread, values
 from tests.benchmarks.quality.summary import summary
 
 COLUMNS = ("recall_at_10", "recall_at_20", "ndcg_at_10", "ndcg_at_20")
@@ -85,11 +85,13 @@ def verdict(rows):
 
 
 def main_table(finals, better):
-    reference = finals.get(("egra", better.get("egra")))
+    known = {model: finals[model, better[model]] for model in VARIANTS if model in better}
+    name = best_of(known) if known else "egra"
+    reference = known.get(name)
     lines = [
         "| model | loss | seeds | "
         + " | ".join(f"test {title(column)}" for column in COLUMNS)
-        + " | valid R@20 | EGRA's R@20 is | p |",
+        + f" | valid R@20 | {name}'s R@20 is | p |",
         "|" + "---|" * (len(COLUMNS) + 6),
     ]
     ordered = sorted(finals.items(), key=lambda entry: values(entry[1], "test", METRIC).mean())
