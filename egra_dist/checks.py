@@ -44,13 +44,13 @@ def check_stage(stage: str) -> None:
 
 
 def _check_model(stage: str, model: ModelSettings, catalog: Catalog) -> None:
-    chosen = catalog.modalities if model.modalities is None else model.modalities
+    seen = model.seen_of(catalog.modalities)
     for modality in model.modalities or ():
         catalog.features(modality)
-    if model.needs_modalities and not chosen:
+    if model.needs_modalities and not seen:
         raise UserError(f"{stage}.model.name = {model.name!r}: needs at least one modality")
     if model.name == "freedom":
-        modality_shares(model.freedom.modality_weights, chosen, f"{stage}.model.freedom")
+        modality_shares(model.freedom.modality_weights, seen, f"{stage}.model.freedom")
 
 
 def _check_item_graph(graph: ItemGraphSettings, catalog: Catalog) -> None:

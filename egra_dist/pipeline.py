@@ -22,7 +22,7 @@ from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
 from egra_dist.exports import export
 from egra_dist.figures.record import FigureLog
 from egra_dist.graph.buckets import Map
-from egra_dist.graph.item import write_graphs, write_merged
+from egra_dist.graph.item import merge_recipe, write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
 from egra_dist.results import collect, curves, flat_metrics
@@ -34,7 +34,6 @@ from egra_dist.train.worker import evaluate_worker, train_worker
 from egra_dist.workspace import Workspace
 
 _GRAPHS = ("graphs", "knn", "merge")
-_OF_THE_MERGE = {"direction", "weight", "beta", "modality_share"}
 _INTERACTIONS_WORTH_RAY = 20_000_000
 """Below it one process makes the behaviour graph in about the time that Ray takes to start."""
 
@@ -175,11 +174,8 @@ class Pipeline:
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
         """Leaves the behaviour graph with those neighbours in it."""
         graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
-        features = {name: graphs / "features" / name for name in self._catalog.modalities}
         write = self._workspace.recorded(
-            lambda folder: write_merged(
-                graphs / "plain", neighbors, settings, folder, self._map(), features
-            ),
+            lambda folder: write_merged(graphs, neighbors, settings, folder, self._map()),
             "graph",
         )
 
@@ -189,8 +185,7 @@ class Pipeline:
             self._figures.item_graph(self._catalog, graphs, neighbors, merged, run_id, is_main)
             return counts
 
-        recipe = settings.model_dump(mode="json", include=_OF_THE_MERGE)
-        self._build(kind, recipe, ("graphs", knn), make)
+        self._build(kind, merge_recipe(settings), ("graphs", knn), make)
 
     def _map(self) -> Map:
         """Who does the tasks of a graph: all CPUs of the session where there is enough to do."""
@@ -254,17 +249,10 @@ class Pipeline:
         self._workspace.experiment.log_dict(graphs, "graph/statistics.json")
 
     def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
-        graphs, merged = self._artifacts["graphs"].folder, self._artifacts[behavior].folder
-        model = settings.model
-        mixed = merged / "features"
-        features = mixed if mixed.exists() else graphs / "features"
-        chosen = self._catalog.modalities if model.modalities is None else model.modalities
-        seen = chosen if model.uses_modalities else ()
-        return GraphPaths(
-            training=graphs / "training",
-            plain=graphs / "plain",
-            behavior=merged / ("plain" if behavior == "graphs" else "behavior"),
-            features={name: features / name for name in seen},
+        return GraphPaths.of(
+            self._artifacts["graphs"].folder,
+            settings.model.seen_of(self._catalog.modalities),
+            None if behavior == "graphs" else self._artifacts[behavior].folder,
         )
 
     def _task(

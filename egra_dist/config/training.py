@@ -1,6 +1,6 @@
 """One training: a model made of parts, its losses, its optimizers, and when it stops."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,6 +136,11 @@ class ModelSettings(Settings):
     def uses_modalities(self) -> bool:
         """Whether the model has a modality branch."""
         return self.name != "lightgcn"
+
+    def seen_of(self, modalities: Iterable[str]) -> tuple[str, ...]:
+        """Those of a catalogue's modalities that the model sees."""
+        chosen = modalities if self.modalities is None else self.modalities
+        return tuple(chosen) if self.uses_modalities else ()
 
     @property
     def needs_modalities(self) -> bool:

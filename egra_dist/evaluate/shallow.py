@@ -49,7 +49,7 @@ class Ease:
             )
         if regularization <= 0:
             raise UserError(f"EASE: regularization {regularization}: must be above 0")
-        matrix = _to_scipy(training)
+        matrix = training.as_scipy()
         gram = torch.from_numpy((matrix.T @ matrix).toarray())
         gram.diagonal().add_(regularization)
         weights = torch.cholesky_inverse(torch.linalg.cholesky(gram))
@@ -89,7 +89,7 @@ class ItemKnn:
             shrinkage: Lowers the similarity of items with few interactions.
             block_size: Items whose similarities to all others are held at once.
         """
-        matrix = _to_scipy(training)
+        matrix = training.as_scipy()
         norms = np.sqrt(matrix.sum(axis=0))
         by_item = matrix.T.tocsr()
         rows = []
@@ -113,9 +113,3 @@ def _largest(matrix: scipy.sparse.csr_array, k: int) -> scipy.sparse.csr_array:
     dense = torch.from_numpy(matrix.toarray())
     kth = dense.topk(min(k, dense.shape[1]), dim=1).values[:, -1:]
     return scipy.sparse.csr_array(dense.masked_fill_(dense < kth, 0).numpy())
-
-
-def _to_scipy(training: Csr) -> scipy.sparse.csr_array:
-    ones = np.ones(training.num_entries, dtype=np.float32)
-    shape = (training.num_rows, training.num_columns)
-    return scipy.sparse.csr_array((ones, training.indices, training.indptr), shape)

@@ -171,10 +171,10 @@ def merge(training: Csr, items: Csr | None, beta: float) -> Csr:
     Returns:
         ``[num_users + num_items, num_users + num_items]``.
     """
-    interactions = to_scipy(training)
-    block = to_scipy(items) * np.float32(beta) if items is not None and beta > 0 else None
+    interactions = training.as_scipy()
+    block = items.as_scipy() * np.float32(beta) if items is not None and beta > 0 else None
     adjacency = scipy.sparse.block_array([[None, interactions], [interactions.T, block]])
-    return normalize(from_scipy(adjacency))
+    return normalize(Csr.from_scipy(adjacency))
 
 
 def sample_edges(training: Csr, share: float, random: np.random.Generator) -> Csr:
@@ -206,25 +206,3 @@ def normalize(matrix: Csr) -> Csr:
     """``D^-1/2 A D^-1/2`` of a square matrix, with its row sums on both sides, in memory."""
     roots = inverse_roots(matrix.row_degrees())
     return matrix.scaled(roots, roots)
-
-
-def to_scipy(matrix: Csr) -> scipy.sparse.csr_array:
-    """The same matrix as scipy has it."""
-    values = matrix.values
-    if values is None:
-        values = np.ones(matrix.num_entries, dtype=np.float32)
-    shape = (matrix.num_rows, matrix.num_columns)
-    return scipy.sparse.csr_array((values, matrix.indices, matrix.indptr), shape=shape)
-
-
-def from_scipy(matrix: scipy.sparse.sparray) -> Csr:
-    """The same matrix, its columns ascending, without entries of value 0."""
-    rows = scipy.sparse.csr_array(matrix)
-    rows.eliminate_zeros()
-    rows.sort_indices()
-    return Csr(
-        indptr=rows.indptr.astype(np.int64),
-        indices=rows.indices.astype(np.int32),
-        values=rows.data.astype(np.float32),
-        num_columns=rows.shape[1],
-    )

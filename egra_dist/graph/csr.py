@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,29 @@ class Csr:
         if self.values is not None:
             values *= self.values
         return Csr(self.indptr, self.indices, values.astype(np.float32), self.num_columns)
+
+    def as_scipy(self) -> "scipy.sparse.csr_array":
+        """The same matrix as scipy has it, of the same arrays."""
+        import scipy.sparse
+
+        values = self.values
+        if values is None:
+            values = np.ones(self.num_entries, dtype=np.float32)
+        shape = (self.num_rows, self.num_columns)
+        return scipy.sparse.csr_array((values, self.indices, self.indptr), shape=shape)
+
+    @classmethod
+    def from_scipy(cls, matrix: "scipy.sparse.sparray") -> "Csr":
+        """The same matrix, columns ascending in each row, without entries of value 0."""
+        rows = matrix.tocsr()
+        rows.eliminate_zeros()
+        rows.sort_indices()
+        return cls(
+            indptr=rows.indptr.astype(np.int64),
+            indices=rows.indices.astype(np.int32),
+            values=rows.data.astype(np.float32),
+            num_columns=rows.shape[1],
+        )
 
     def save(self, folder: Path) -> None:
         """Writes one ``.npy`` per array into ``folder``, which is created."""

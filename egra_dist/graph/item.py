@@ -1,7 +1,7 @@
 """The graphs that are written: of behaviour, of each modality's features, and both merged."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,25 +94,27 @@ def write_items(
     return write_rows(rows, folder, work / "item-rows", run)
 
 
+def merge_recipe(settings: ItemGraphSettings) -> dict[str, Any]:
+    """What decides the result of :func:`write_merged` beside the graphs and the neighbours."""
+    recipe = settings.model_dump(mode="json", include={"direction", "weight", "beta"})
+    if settings.modality_share:  # merged graphs of earlier versions keep their names
+        recipe["modality_share"] = settings.modality_share
+    return recipe
+
+
 def write_merged(
-    plain: Path,
-    knn: Path,
-    settings: ItemGraphSettings,
-    folder: Path,
-    run: Map = map,
-    features: Mapping[str, Path] | None = None,
+    graphs: Path, knn: Path, settings: ItemGraphSettings, folder: Path, run: Map = map
 ) -> dict[str, Any]:
     """Writes ``behavior``: ``N(A)`` with the edges of a kNN graph merged in (METHOD, stage 2).
 
     Where the modality branch shall have a share of these edges, also ``features/<modality>``.
 
     Args:
-        plain: Folder of ``N(A)`` without item-item edges.
+        graphs: Folder of :func:`write_graphs`.
         knn: Folder of the kNN graph.
         settings: What becomes of its edges.
-        folder: Where the matrices go.
+        folder: Where the matrices go; another one.
         run: Who does the tasks.
-        features: Folders of ``S_m``, by modality.
 
     Returns:
         Counts of edges and degrees.
@@ -121,12 +123,12 @@ def write_merged(
         num_item_edges = write_items(knn, settings, work / "items", work, run)
         item_degrees = np.diff(Csr.load(work / "items").indptr)
         num_edges = write_merged_rows(
-            plain, work / "items", settings.beta, folder / "behavior", work / "rows", run
+            graphs / "plain", work / "items", settings.beta, folder / "behavior", work / "rows", run
         )
         mixed = {}
-        if settings.modality_share and features:
-            target = folder / "features"
-            mixed = write_mixed(features, knn, settings.modality_share, target, work, run)
+        if settings.modality_share:
+            source, target = graphs / "features", folder / "features"
+            mixed = write_mixed(source, knn, settings.modality_share, target, work, run)
     return {
         "num_item_edges": num_item_edges,
         "num_edges": num_edges,

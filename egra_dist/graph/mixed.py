@@ -4,7 +4,6 @@ Raw features say who looks or reads alike; the item graph of a pretrained recomm
 is chosen alike, and where a feature row is wrong its neighbours are not.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +12,18 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from egra_dist.graph.assembly import write_rows
-from egra_dist.graph.behavior import from_scipy, to_scipy
 from egra_dist.graph.buckets import Map, blocks_of
 from egra_dist.graph.csr import Csr, starts_of
 from egra_dist.graph.partition import RowPartition, take_rows
 
 
 def write_mixed(
-    features: Mapping[str, Path], knn: Path, share: float, folder: Path, work: Path, run: Map = map
+    features: Path, knn: Path, share: float, folder: Path, work: Path, run: Map = map
 ) -> dict[str, int]:
     """Writes ``(1 - share) S_m + share S`` of every modality.
 
     Args:
-        features: Folders of ``S_m``, by modality.
+        features: Folder that has ``S_m`` as ``<modality>``.
         knn: Folder of the kNN graph that ``S``, the mean over an item's neighbours, is of.
         share: Of the item graph, in [0, 1).
         folder: Takes ``<modality>``.
@@ -36,8 +34,10 @@ def write_mixed(
         Number of entries, by modality.
     """
     return {
-        name: write_rows(MixedRows.of(path, knn, share), folder / name, work / "mixed", run)
-        for name, path in features.items()
+        path.name: write_rows(
+            MixedRows.of(path, knn, share), folder / path.name, work / "mixed", run
+        )
+        for path in sorted(features.glob("*"))
     }
 
 
@@ -72,10 +72,11 @@ class MixedRows:
         """See :class:`egra_dist.graph.assembly.RowSource`."""
         block = self.blocks.block(number)
         matrix = Csr.load(self.features)
-        own, means = to_scipy(take_rows(matrix, [block])), self._means(matrix, block)
+        own, means = take_rows(matrix, [block]).as_scipy(), self._means(matrix, block)
         has_means = np.diff(means.indptr) > 0
         kept = np.where(has_means, 1 - self.share, 1).astype(np.float32)
-        return from_scipy(scipy.sparse.diags_array(kept) @ own + np.float32(self.share) * means)
+        mixed = scipy.sparse.diags_array(kept) @ own + np.float32(self.share) * means
+        return Csr.from_scipy(mixed)
 
     def _means(self, matrix: Csr, block: slice) -> scipy.sparse.csr_array:
         """The block's rows of ``S``: of the neighbours that have the modality, each as much."""

@@ -12,7 +12,7 @@ from egra_dist.model.exchange import rank, world_size
 from egra_dist.model.halo import HaloMatrix
 from egra_dist.model.selected import SelectedRows, Selection, own_columns, partition_of
 from egra_dist.model.shared_matrix import SharedMatrix, board_for
-from egra_dist.model.sparse import LinearMap, SparseMatrix, SparseRows, as_scipy
+from egra_dist.model.sparse import LinearMap, SparseMatrix, SparseRows
 
 
 class PartitionedMatrix(LinearMap):
@@ -51,7 +51,7 @@ class PartitionedMatrix(LinearMap):
             return self._whole.rows
         if isinstance(self._whole, SharedMatrix):
             return self._whole.own_columns.rows
-        return SparseRows.of(as_scipy(self._own_columns()), self._device)
+        return SparseRows.of(self._own_columns().as_scipy(), self._device)
 
     @property
     def num_halo_rows(self) -> int:

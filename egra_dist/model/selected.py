@@ -18,7 +18,7 @@ from torch import Tensor
 from egra_dist.graph.csr import Csr, starts_of
 from egra_dist.graph.partition import SMALL_SELECTION, NodePartition, RowPartition
 from egra_dist.model.exchange import all_to_all, rank, world_size
-from egra_dist.model.sparse import LinearMap, SparseRows, as_scipy
+from egra_dist.model.sparse import LinearMap, SparseRows
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def own_columns(
     """
     if world_size() == 1:
         return rows
-    matrix = as_scipy(rows)
+    matrix = rows.as_scipy()
     parts = [matrix[:, columns.block(other)] for other in range(world_size())]
     num_sent = torch.tensor([part.nnz for part in parts], device=device)
     num_received = torch.empty_like(num_sent)

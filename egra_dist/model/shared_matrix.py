@@ -10,7 +10,7 @@ from egra_dist.graph.partition import RowPartition
 from egra_dist.model.blackboard import Blackboard
 from egra_dist.model.exchange import rank, traffic
 from egra_dist.model.segment import free_bytes, opened
-from egra_dist.model.sparse import LinearMap, SparseMatrix, SparseRows, as_scipy
+from egra_dist.model.sparse import LinearMap, SparseMatrix, SparseRows
 
 _BYTES_OF_A_ROW = 2 * 4 * 192
 """Two files of float32, each wide enough for three modalities of 64."""
@@ -38,7 +38,7 @@ class SharedMatrix(LinearMap):
         of_columns: RowPartition,
         board: Blackboard,
     ) -> None:
-        self._rows = SparseRows.of(as_scipy(rows), torch.device("cpu"))
+        self._rows = SparseRows.of(rows.as_scipy(), torch.device("cpu"))
         self.own_columns = own_columns
         self._of_rows, self._of_columns = of_rows, of_columns
         self._board = board

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -136,7 +135,7 @@ class SparseMatrix(LinearMap):
     """
 
     def __init__(self, matrix: Csr, device: torch.device) -> None:
-        rows = as_scipy(matrix)
+        rows = matrix.as_scipy()
         self.rows = SparseRows.of(rows, device)
         self.transpose = SparseRows.of(rows.T.tocsr(), device)
 
@@ -147,14 +146,3 @@ class SparseMatrix(LinearMap):
     def transposed_times(self, dense: Tensor) -> Tensor:
         """See :meth:`LinearMap.transposed_times`."""
         return self.transpose.times(dense)
-
-
-def as_scipy(matrix: Csr) -> Any:
-    """The same matrix as a ``scipy.sparse.csr_array``."""
-    import scipy.sparse
-
-    values = matrix.values
-    if values is None:
-        values = np.ones(matrix.num_entries, dtype=np.float32)
-    shape = (matrix.num_rows, matrix.num_columns)
-    return scipy.sparse.csr_array((values, matrix.indices, matrix.indptr), shape=shape)

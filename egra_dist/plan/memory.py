@@ -153,11 +153,8 @@ def merged_graph_of(
 
 def widths_of(sizes: Sizes, training: TrainingSettings) -> list[int]:
     """Columns of the features of each modality that the model sees."""
-    model = training.model
-    if not model.uses_modalities:
-        return []
-    chosen = sizes.modalities if model.modalities is None else model.modalities
-    return [sizes.modalities[name] for name in chosen if name in sizes.modalities]
+    seen = training.model.seen_of(sizes.modalities)
+    return [sizes.modalities[name] for name in seen if name in sizes.modalities]
 
 
 def _graph_bytes(

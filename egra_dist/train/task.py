@@ -1,6 +1,6 @@
 """What the driver hands to the workers: where things are and what to do. Picklable, small."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -131,3 +131,22 @@ class GraphPaths:
     plain: Path
     behavior: Path
     features: dict[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, graphs: Path, modalities: Iterable[str], merged: Path | None = None
+    ) -> "GraphPaths":
+        """What ``write_graphs`` left, and in ``merged`` what ``write_merged`` made of it.
+
+        Args:
+            graphs: Folder of the first.
+            modalities: Those that the model sees.
+            merged: Folder of the second; None: the model propagates over ``plain``.
+        """
+        behavior, features = graphs / "plain", graphs / "features"
+        if merged is not None:
+            behavior = merged / "behavior"
+            mixed = merged / "features"
+            features = mixed if mixed.exists() else features
+        of_modalities = {name: features / name for name in modalities}
+        return cls(graphs / "training", graphs / "plain", behavior, of_modalities)

@@ -89,12 +89,10 @@ def task_of(folder, settings, training_folder):
 
     config = load_config(None, [*SETTINGS, *settings])
     graphs = folder / "graphs"
-    features = {name: graphs / "features" / name for name in scale.MODALITIES}
-    behavior = folder / "merged" / "behavior"
     return Task(
         stage="train",
         catalog=folder / "catalog",
-        graphs=GraphPaths(graphs / "training", graphs / "plain", behavior, features),
+        graphs=GraphPaths.of(graphs, scale.MODALITIES, folder / "merged"),
         settings=config.train,
         evaluation=config.evaluation,
         folder=training_folder,

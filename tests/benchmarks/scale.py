@@ -72,8 +72,7 @@ def merge(folder, num_items):
     from egra_dist.config import ItemGraphSettings
     from egra_dist.graph.item import write_merged
 
-    plain = folder / "graphs" / "plain"
-    return write_merged(plain, folder / "knn", ItemGraphSettings(), folder / "merged")
+    return write_merged(folder / "graphs", folder / "knn", ItemGraphSettings(), folder / "merged")
 
 
 def features(folder, num_items):

@@ -21,7 +21,7 @@ def build(catalog, folder, run):
     write_behavior(catalog, folder, folder / "work", run)
     near = (np.arange(300)[:, None] + [1, 7, 20]) % 300
     KnnGraph(near.astype(np.int32), np.ones((300, 3), np.float32)).save(folder / "knn")
-    write_merged(folder / "plain", folder / "knn", ItemGraphSettings(), folder, run)
+    write_merged(folder, folder / "knn", ItemGraphSettings(), folder, run)
 
 
 def test_graphs_by_ray_tasks_are_those_of_one_process(tmp_path, local_ray, monkeypatch):

@@ -68,7 +68,7 @@ def test_gume_whose_item_edges_weigh_nothing_is_mgcn(catalog, tmp_path):
     settings = ItemGraphSettings(source="raw", beta=0.0)
     weightless = tmp_path / "weightless"
     knn.save(weightless / "knn")
-    write_merged(gume.graphs.plain, weightless / "knn", settings, weightless)
+    write_merged(gume.graphs.plain.parent, weightless / "knn", settings, weightless)
     gume = replace(gume, graphs=replace(gume.graphs, behavior=weightless / "behavior"))
     mgcn = on_plain_graph(task_of("mgcn", catalog, tmp_path))
     assert_same([gume, mgcn], LOSSES + ALIGNMENTS)

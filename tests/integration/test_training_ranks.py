@@ -43,16 +43,11 @@ def make_task(catalog: Catalog, folder: Path, *overrides: str) -> Task:
         features = catalog.features(catalog.modalities[0])
         knn = build_knn(features.values, KnnSettings(k=5), features.present)
         knn.save(folder / "knn")
-        write_merged(graphs / "plain", folder / "knn", config.item_graph, graphs)
+        write_merged(graphs, folder / "knn", config.item_graph, folder / "merged")
     return Task(
         stage="train",
         catalog=catalog.path,
-        graphs=GraphPaths(
-            graphs / "training",
-            graphs / "plain",
-            graphs / "behavior",
-            {name: graphs / "features" / name for name in catalog.modalities},
-        ),
+        graphs=GraphPaths.of(graphs, catalog.modalities, folder / "merged"),
         settings=config.train,
         evaluation=config.evaluation,
         folder=folder / "training",

@@ -54,7 +54,7 @@ def column(data, measured):
         f"{best}: {mean(others[best]):.4f} / {mean(others[best], NDCG):.4f}",
         f"{gain(egra, others[best])} / {gain(egra, others[best], NDCG)}",
         *(gain(egra, others.get(model, [])) for model in ("mgcn", "lightgcn")),
-        *(slice_gain(egra, others.get("mgcn", []), name) for name in ("head", "tail")),
+        *(slice_change(egra, others.get("mgcn", []), name) for name in ("head", "tail")),
         *(kept(plan, data, measured, name, source) for source in ("pretrained", "raw")),
     ]
     return dict(zip(ROWS, cells, strict=True))
@@ -69,8 +69,8 @@ def gain(ours, theirs, metric=METRIC):
     return f"{mean(ours, metric) / mean(theirs, metric) - 1:+.1%}" if theirs else "not run"
 
 
-def slice_gain(ours, theirs, name):
-    """The same of Recall@20 of some items, in points: theirs may be near zero."""
+def slice_change(ours, theirs, name):
+    """Recall@20 of some items, theirs and ours; no ratio, as theirs may be near zero."""
     if not theirs:
         return "not run"
     of_each = [

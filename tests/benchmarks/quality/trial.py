@@ -157,12 +157,8 @@ class Stages:
     def assemble(self, stage):
         """The parts of a training; what comes before it has been made."""
         settings = getattr(self._config, stage)
-        graphs = self._graphs.folder
-        behavior, features = graphs / "plain", graphs / "features"
-        if stage == "train" and settings.model.uses_item_graph and (merged := self._merged()):
-            behavior = merged / "behavior"
-            features = merged / "features" if (merged / "features").exists() else features
-        return self._assemble(stage, settings, behavior, features)
+        uses_item_graph = stage == "train" and settings.model.uses_item_graph
+        return self._assemble(stage, settings, self._merged() if uses_item_graph else None)
 
     def _preprocessed(self, catalog):
         from egra_dist.catalog.preprocess import write_features
@@ -207,30 +203,20 @@ class Stages:
         source = ItemNeighbors(self.catalog, settings, KnnSettings(k=settings.k), pretrained)
         folder = Path(tempfile.mkdtemp())
         source.find(Search(folder / "work")).save(folder / "knn")
-        graphs = self._graphs.folder
-        features = {name: graphs / "features" / name for name in self.catalog.modalities}
-        write_merged(graphs / "plain", folder / "knn", settings, folder, features=features)
+        write_merged(self._graphs.folder, folder / "knn", settings, folder)
         return folder
 
-    def _assemble(self, stage, settings, behavior, features):
+    def _assemble(self, stage, settings, merged):
         import torch
 
         from egra_dist.train.setup import assemble
         from egra_dist.train.task import GraphPaths, Task
 
-        graphs = self._graphs.folder
-        names = settings.model.modalities
-        names = self.catalog.modalities if names is None else names
-        seen = names if settings.model.uses_modalities else ()
+        seen = settings.model.seen_of(self.catalog.modalities)
         task = Task(
             stage=stage,
             catalog=self.catalog.path,
-            graphs=GraphPaths(
-                graphs / "training",
-                graphs / "plain",
-                behavior,
-                {name: features / name for name in seen},
-            ),
+            graphs=GraphPaths.of(self._graphs.folder, seen, merged),
             settings=settings,
             evaluation=self._config.evaluation,
             folder=Path(tempfile.mkdtemp()),

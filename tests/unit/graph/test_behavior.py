@@ -5,14 +5,7 @@ import pytest
 
 from egra_dist.graph.behavior import merge, normalize, sample_edges
 from egra_dist.graph.csr import Csr
-from tests.matrices import csr_of
-
-
-def dense(matrix):
-    out = np.zeros((matrix.num_rows, matrix.num_columns))
-    rows = np.repeat(np.arange(matrix.num_rows), np.diff(matrix.indptr))
-    out[rows, matrix.indices] = 1 if matrix.values is None else matrix.values
-    return out
+from tests.matrices import csr_of, dense_of
 
 
 def reference(training, items, beta):
@@ -41,18 +34,18 @@ def graph():
 def test_merged_graph_is_normalised_with_its_own_degrees(graph, beta):
     training, items = graph
     merged = merge(csr_of(training), csr_of(items), beta)
-    np.testing.assert_allclose(dense(merged), reference(training, items, beta), atol=1e-7)
+    np.testing.assert_allclose(dense_of(merged), reference(training, items, beta), atol=1e-7)
 
 
 def test_without_item_edges_it_is_the_plain_graph(graph):
     training, items = graph
     plain = merge(csr_of(training), None, beta=1.0)
-    np.testing.assert_allclose(dense(plain), reference(training, 0 * items, 1), atol=1e-7)
+    np.testing.assert_allclose(dense_of(plain), reference(training, 0 * items, 1), atol=1e-7)
 
 
 def test_rows_without_entries_stay_empty():
     matrix = normalize(csr_of(np.array([[0.0, 2.0], [0.0, 0.0]])))
-    assert np.isfinite(dense(matrix)).all()
+    assert np.isfinite(dense_of(matrix)).all()
 
 
 def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
@@ -60,7 +53,7 @@ def test_saved_matrix_comes_back_memory_mapped(tmp_path, graph):
     matrix.save(tmp_path / "r")
     loaded = Csr.load(tmp_path / "r")
     assert isinstance(loaded.indices, np.memmap)
-    assert np.array_equal(dense(loaded), dense(matrix))
+    assert np.array_equal(dense_of(loaded), dense_of(matrix))
     assert np.allclose(loaded.row_degrees(), graph[0].sum(1))
 
 
@@ -76,9 +69,9 @@ def test_sampled_edges_are_so_many_of_those_there_are(share):
     sample = sample_edges(training, share, np.random.default_rng(1))
     assert sample.num_entries == round(share * training.num_entries)
     assert (sample.num_rows, sample.num_columns) == (training.num_rows, training.num_columns)
-    kept = dense(sample)
+    kept = dense_of(sample)
     assert kept.sum() == sample.num_entries  # no edge twice
-    assert (kept <= dense(training)).all()
+    assert (kept <= dense_of(training)).all()
     for first, last in itertools.pairwise(sample.indptr):
         assert (np.diff(sample.indices[first:last]) > 0).all()
 
@@ -86,7 +79,7 @@ def test_sampled_edges_are_so_many_of_those_there_are(share):
 def test_sampled_edges_are_those_of_the_generator():
     training = random_training()
     one, again, other = (
-        dense(sample_edges(training, 0.3, np.random.default_rng(seed))) for seed in (1, 1, 2)
+        dense_of(sample_edges(training, 0.3, np.random.default_rng(seed))) for seed in (1, 1, 2)
     )
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
@@ -100,7 +93,9 @@ def test_edges_of_rare_ends_are_kept_more_often():
     training = csr_of(interactions)
     random = np.random.default_rng(0)
     num_rounds = 6000
-    kept = sum(dense(sample_edges(training, 0.4, random)) for _ in range(num_rounds)) / num_rounds
+    kept = (
+        sum(dense_of(sample_edges(training, 0.4, random)) for _ in range(num_rounds)) / num_rounds
+    )
 
     users, items = np.nonzero(interactions)
     weights = 1 / np.sqrt(interactions.sum(1)[users] * interactions.sum(0)[items])

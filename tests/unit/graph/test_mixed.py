@@ -8,16 +8,10 @@ from hypothesis import strategies as st
 from egra_dist.config import ItemGraphSettings
 from egra_dist.graph import buckets
 from egra_dist.graph.csr import Csr
-from egra_dist.graph.item import write_merged
+from egra_dist.graph.item import merge_recipe, write_merged
 from egra_dist.graph.knn import KnnGraph
 from egra_dist.graph.mixed import write_mixed
-
-
-def dense(matrix):
-    found = np.zeros((matrix.num_rows, matrix.num_columns))
-    rows = np.repeat(np.arange(matrix.num_rows), np.diff(matrix.indptr))
-    found[rows, matrix.indices] = 1 if matrix.values is None else matrix.values
-    return found
+from tests.matrices import csr_of, dense_of
 
 
 def expected_of(own, neighbors, share):
@@ -30,14 +24,6 @@ def expected_of(own, neighbors, share):
         for other in near:
             expected[item, other] += share / len(near)
     return expected
-
-
-def save_features(folder, own):
-    """``S_m``, some rows of it empty."""
-    rows, columns = np.nonzero(own)
-    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(own, axis=1))]).astype(np.int64)
-    values = own[rows, columns].astype(np.float32)
-    Csr(starts, columns.astype(np.int32), values, own.shape[1]).save(folder)
 
 
 @given(
@@ -53,42 +39,44 @@ def test_mixed_rows_are_those_of_a_dense_loop(tmp_path_factory, num_items, k, sh
     neighbors = random.integers(-1, num_items, (num_items, k)).astype(np.int32)
     for item, row in enumerate(neighbors):  # each neighbour once, none of itself
         row[:] = np.pad(np.setdiff1d(row, [-1, item]), (0, k), constant_values=-1)[:k]
-    save_features(folder / "text", own)
+    csr_of(own).save(folder / "features" / "text")
     KnnGraph(neighbors, np.zeros(neighbors.shape, np.float32)).save(folder / "knn")
     (folder / "work").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buckets, "ENTRIES_PER_BLOCK", entries)
         counts = write_mixed(
-            {"text": folder / "text"}, folder / "knn", share, folder / "mixed", folder / "work"
+            folder / "features", folder / "knn", share, folder / "mixed", folder / "work"
         )
     found = Csr.load(folder / "mixed" / "text")
-    np.testing.assert_allclose(dense(found), expected_of(own, neighbors, share), atol=1e-6)
+    np.testing.assert_allclose(dense_of(found), expected_of(own, neighbors, share), atol=1e-6)
     assert counts == {"text": found.num_entries}
     assert all(np.all(np.diff(row) > 0) for row in np.split(found.indices, found.indptr[1:-1]))
 
 
 def test_merge_leaves_the_modality_graphs_alone_without_a_share(tmp_path):
     own = np.eye(3)
-    save_features(tmp_path / "text", own)
+    csr_of(own).save(tmp_path / "features" / "text")
     KnnGraph(np.array([[1], [2], [0]], np.int32), np.ones((3, 1), np.float32)).save(
         tmp_path / "knn"
     )
     plain = np.zeros((4, 4))
     plain[0, 1:] = plain[1:, 0] = 1
-    save_features(tmp_path / "plain", plain)
-    features = {"text": tmp_path / "text"}
+    csr_of(plain).save(tmp_path / "plain")
 
     def merge(share, name):
         settings = ItemGraphSettings(modality_share=share)
-        folder = tmp_path / name
-        return write_merged(
-            tmp_path / "plain", tmp_path / "knn", settings, folder, features=features
-        )
+        return write_merged(tmp_path, tmp_path / "knn", settings, tmp_path / name)
 
     assert "num_modality_edges" not in merge(0, "without")
     assert not (tmp_path / "without" / "features").exists()
     assert merge(0.25, "with")["num_modality_edges"] == {"text": 6}
-    found = dense(Csr.load(tmp_path / "with" / "features" / "text"))
+    found = dense_of(Csr.load(tmp_path / "with" / "features" / "text"))
     np.testing.assert_allclose(found, [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]])
     one, other = (Csr.load(tmp_path / name / "behavior") for name in ("without", "with"))
-    np.testing.assert_array_equal(dense(one), dense(other))
+    np.testing.assert_array_equal(dense_of(one), dense_of(other))
+
+
+def test_merged_graphs_without_a_share_keep_their_name():
+    recipe = {"direction": "union", "weight": "binary", "beta": 0.2}
+    assert merge_recipe(ItemGraphSettings()) == recipe
+    assert merge_recipe(ItemGraphSettings(modality_share=0.5)) == {**recipe, "modality_share": 0.5}

@@ -109,7 +109,7 @@ def test_graphs_are_those_of_scipy(case, direction, weight, beta, entries):
         knn = random_neighbors(np.random.default_rng(seed), num_items, k=3)
         knn.save(folder / "knn")
         chosen = ItemGraphSettings(direction=direction, weight=weight, beta=beta)
-        facts = item.write_merged(folder / "plain", folder / "knn", chosen, folder, pickled_map)
+        facts = item.write_merged(folder, folder / "knn", chosen, folder, pickled_map)
         of_items = reference.item_adjacency(knn.neighbors, knn.scores, direction, weight)
         expected = reference.merged(known.matrix, of_items, beta)
         assert_same(Csr.load(folder / "behavior"), expected)

@@ -67,7 +67,7 @@ def test_merged_graph_has_about_the_predicted_size(known, tmp_path, direction):
     knn = build_knn(features.values, KnnSettings(k=K), features.present)
     knn.save(tmp_path / "knn")
     config = load_config(None, [f"item_graph.direction={direction}"])
-    write_merged(graphs / "plain", tmp_path / "knn", config.item_graph, tmp_path)
+    write_merged(graphs, tmp_path / "knn", config.item_graph, tmp_path)
     predicted = disk_bytes(config, counted)["train.behavior"]
     assert array_bytes(tmp_path / "behavior") == near(predicted)
 
@@ -77,14 +77,13 @@ def test_modality_graphs_with_a_share_of_the_item_graph_have_the_predicted_size(
     vectors = np.random.default_rng(0).standard_normal((catalog.num_items, 8))
     build_knn(vectors.astype(np.float32), KnnSettings(k=K)).save(tmp_path / "knn")
     config = load_config(None, ["item_graph.modality_share=0.5"])
-    paths = {name: graphs / "features" / name for name in catalog.modalities}
-    write_merged(graphs / "plain", tmp_path / "knn", config.item_graph, tmp_path, features=paths)
+    write_merged(graphs, tmp_path / "knn", config.item_graph, tmp_path)
     predicted = disk_bytes(config, counted)
     for name in catalog.modalities:
         found = array_bytes(tmp_path / "features" / name)
         assert found == near(predicted[f"train.features/{name}"])
     without = disk_bytes(load_config(None), counted)
-    assert predicted.keys() - without.keys() == {f"train.features/{name}" for name in paths}
+    assert predicted.keys() - without.keys() == {f"train.features/{m}" for m in catalog.modalities}
 
 
 @pytest.mark.parametrize("num_workers", [2, 4, 16])
@@ -213,7 +212,7 @@ def test_sampled_step_needs_about_the_predicted_rows(known, tmp_path, batch_size
     catalog, counted, graphs = known
     graph = ItemGraphSettings(k=5, beta=1)
     build_knn(catalog.features("modality_0").values, KnnSettings(k=5)).save(tmp_path / "knn")
-    write_merged(graphs / "plain", tmp_path / "knn", graph, tmp_path)
+    write_merged(graphs, tmp_path / "knn", graph, tmp_path)
     features = {name: Csr.load(graphs / "features" / name) for name in catalog.modalities}
     loaded = Graphs(Csr.load(tmp_path / "behavior"), Csr.load(graphs / "plain"), features)
     fields = {"mode": "sampled", "feature_neighbors": 3, "modality_items": 2}
