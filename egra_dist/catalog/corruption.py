@@ -47,33 +47,48 @@ class NoisyBlocks:
             yield spoilt
 
 
+@dataclass(frozen=True)
+class Corrupted:
+    """Rows of which some are spoilt.
+
+    Attributes:
+        rows: All rows as they are now.
+        present: ``bool [num_rows]``: which items still have one.
+        num_corrupted: Number of spoilt rows.
+    """
+
+    rows: RowBlocks | NoisyBlocks
+    present: NDArray[np.bool_]
+    num_corrupted: int
+
+
 def corrupt(
     blocks: RowBlocks,
     present: NDArray[np.bool_],
     settings: FeatureSettings,
     seed: np.random.SeedSequence,
-) -> tuple[RowBlocks | NoisyBlocks, int]:
+) -> Corrupted:
     """Spoils the rows of ``corrupt_share`` of the items that have the modality.
 
     Args:
         blocks: The rows.
         present: ``bool [num_rows]``; missing rows stay missing.
         settings: The share, and how.
-        seed: Decides which rows, and what becomes of them.
-
-    Returns:
-        The rows with some spoilt, and the number of those.
+        seed: Decides which rows, the same however they are spoilt, and what becomes of them.
     """
     which, how = seed.spawn(2)
     having = np.flatnonzero(present)
     num_corrupted = round(settings.corrupt_share * len(having))
     chosen = np.random.default_rng(which).permutation(having)[:num_corrupted]
     if settings.corrupt_by == "shuffle":
-        return _exchange(blocks, chosen)
+        return _exchange(blocks, present, chosen)
+    if settings.corrupt_by == "remove":
+        return _remove(blocks, present, chosen)
     is_noise = np.zeros(len(blocks), dtype=bool)
     is_noise[chosen] = True
     mean, deviation = column_moments(blocks, present)
-    return NoisyBlocks(blocks, is_noise, mean, deviation, how), num_corrupted
+    noisy = NoisyBlocks(blocks, is_noise, mean, deviation, how)
+    return Corrupted(noisy, present, num_corrupted)
 
 
 def column_moments(
@@ -95,10 +110,24 @@ def column_mean(blocks: RowBlocks | NoisyBlocks, present: NDArray[np.bool_]) -> 
     return total / max(1, int(np.count_nonzero(present)))
 
 
-def _exchange(blocks: RowBlocks, chosen: NDArray[np.int64]) -> tuple[RowBlocks, int]:
+def _exchange(
+    blocks: RowBlocks, present: NDArray[np.bool_], chosen: NDArray[np.int64]
+) -> Corrupted:
     """Gives each chosen item, in random order, the row of the next: none keeps its own."""
     if len(chosen) < 2:  # one alone has nobody to change with
-        return blocks, 0
-    rows = np.arange(len(blocks)) if blocks.rows is None else np.array(blocks.rows)
+        return Corrupted(blocks, present, 0)
+    rows = _row_numbers(blocks)
     rows[chosen] = rows[np.roll(chosen, 1)]
-    return replace(blocks, rows=rows), len(chosen)
+    return Corrupted(replace(blocks, rows=rows), present, len(chosen))
+
+
+def _remove(blocks: RowBlocks, present: NDArray[np.bool_], chosen: NDArray[np.int64]) -> Corrupted:
+    """Takes the modality of each chosen item away."""
+    rows, left = _row_numbers(blocks), np.array(present)
+    rows[chosen], left[chosen] = -1, False
+    return Corrupted(replace(blocks, rows=rows), left, len(chosen))
+
+
+def _row_numbers(blocks: RowBlocks) -> NDArray[np.integer]:
+    """Which row comes when, to be changed."""
+    return np.arange(len(blocks)) if blocks.rows is None else np.array(blocks.rows)

@@ -14,7 +14,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.catalog.corruption import NoisyBlocks, column_mean, corrupt
+from egra_dist.catalog.corruption import Corrupted, NoisyBlocks, column_mean, corrupt
 from egra_dist.catalog.features import RowBlocks, with_present
 from egra_dist.catalog.writer import CatalogWriter, write_npy
 from egra_dist.config import FeatureSettings
@@ -55,11 +55,13 @@ class Preprocessed:
 
     Attributes:
         blocks: Consecutive blocks ``[*, width]``, to be iterated once.
+        present: ``bool [num_rows]``.
         num_corrupted: Number of spoilt rows.
         explained_variance: Share of the variance that is kept.
     """
 
     blocks: Iterable[NDArray[Any]]
+    present: NDArray[np.bool_]
     num_corrupted: int = 0
     explained_variance: float = 1.0
 
@@ -89,10 +91,10 @@ def write_features(
             RowBlocks(features.values), features.present, settings, modality, seed=seed
         )
         dim, _ = write_npy(folder / f"{modality}.npy", done.blocks, len(features.present))
-        np.save(folder / f"{modality}.present.npy", features.present)
+        np.save(folder / f"{modality}.present.npy", done.present)
         facts[modality] = {
             "dim": dim,
-            "num_missing": int(np.count_nonzero(~features.present)),
+            "num_missing": int(np.count_nonzero(~done.present)),
             "num_corrupted": done.num_corrupted,
             "explained_variance": done.explained_variance,
         }
@@ -137,17 +139,18 @@ def preprocess(
     Raises:
         UserError: If ``width`` is more than its columns or items.
     """
-    _check_width(blocks, present, settings, f"{option} {settings.width}: modality {modality}")
-    rows: Rows = blocks
-    num_corrupted = 0
+    spoilt = Corrupted(blocks, present, 0)
     if settings.corrupt_share > 0:
         own_seed = np.random.SeedSequence([seed, *modality.encode()])
-        rows, num_corrupted = corrupt(blocks, present, settings, own_seed)
+        spoilt = corrupt(blocks, present, settings, own_seed)
+    where = f"{option} {settings.width}: modality {modality}"
+    _check_width(blocks, spoilt.present, settings, where)
     if not settings.projects:
-        return Preprocessed(rows, num_corrupted)
-    projection = fit(rows, present, settings)
-    mapped = projection.apply(rows, present)
-    return Preprocessed(mapped, num_corrupted, projection.explained_variance)
+        return Preprocessed(spoilt.rows, spoilt.present, spoilt.num_corrupted)
+    projection = fit(spoilt.rows, spoilt.present, settings)
+    mapped = projection.apply(spoilt.rows, spoilt.present)
+    explained = projection.explained_variance
+    return Preprocessed(mapped, spoilt.present, spoilt.num_corrupted, explained)
 
 
 def fit(rows: Rows, present: NDArray[np.bool_], settings: FeatureSettings) -> Projection:

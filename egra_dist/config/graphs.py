@@ -21,9 +21,10 @@ class FeatureSettings(Settings):
     corrupt_share: Annotated[float, Field(ge=0, le=1)] = 0
     """Share of the items that have a modality whose row is spoilt, drawn for each modality apart:
     for tests of robustness."""
-    corrupt_by: Literal["shuffle", "noise"] = "shuffle"
-    """Whether spoilt rows are exchanged among each other, or replaced by Gaussian noise of each
-    column's mean and deviation."""
+    corrupt_by: Literal["shuffle", "noise", "remove"] = "shuffle"
+    """Whether spoilt rows are exchanged among each other, replaced by Gaussian noise of each
+    column's mean and deviation, or taken away, so that the item lacks the modality: what knowing
+    the spoilt rows would be worth."""
 
     @property
     def projects(self) -> bool:

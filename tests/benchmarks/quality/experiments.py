@@ -141,6 +141,12 @@ CORRUPTIONS = {
     for share in (0.3, 0.0, 0.1, 0.5)
     for source in ("pretrained", "raw")
 }
+REMOVED = "30% removed, pretrained graph"
+CORRUPTIONS[REMOVED] = {
+    **CORRUPTIONS["30% corrupted, pretrained graph"],
+    "features.corrupt_by": "remove",
+}
+"""The same rows taken away: what knowing the spoilt ones would be worth."""
 VARIANTS = {
     "egra": {
         "Parts of EGRA taken away or changed": ABLATIONS,

@@ -76,6 +76,7 @@ def test_each_component_has_its_largest_entry_positive(values):
         FeatureSettings(corrupt_share=0.3, corrupt_by="shuffle"),
         FeatureSettings(corrupt_share=0.3, corrupt_by="noise"),
         FeatureSettings(corrupt_share=0.3, corrupt_by="noise", width=3),
+        FeatureSettings(corrupt_share=0.3, corrupt_by="remove", center=True),
     ],
 )
 def test_the_size_of_blocks_does_not_matter(values, settings):
@@ -101,6 +102,25 @@ def test_everything_may_be_exchanged_and_one_alone_may_not(values):
     np.testing.assert_array_equal(out, values)
 
 
+def test_removed_rows_are_those_that_would_be_spoilt_and_count_as_missing(values):
+    spoilt, present, _ = run(values, FeatureSettings(corrupt_share=0.3))
+    out, _, done = run(values, FeatureSettings(corrupt_share=0.3, corrupt_by="remove"))
+    gone = (spoilt != values).any(axis=1)
+    assert done.num_corrupted == gone.sum() == round(0.3 * present.sum())
+    assert not out[gone].any()
+    np.testing.assert_array_equal(out[~gone], values[~gone])
+    np.testing.assert_array_equal(done.present, present & ~gone)
+    np.testing.assert_array_equal(present, values.any(axis=1))
+
+
+def test_the_mean_is_of_rows_that_were_not_removed(values):
+    settings = FeatureSettings(corrupt_share=0.3, corrupt_by="remove", center=True)
+    out, _, done = run(values, settings)
+    left = done.present
+    np.testing.assert_allclose(out[left], values[left] - values[left].mean(axis=0), atol=1e-4)
+    assert not out[~left].any()
+
+
 def test_noise_has_the_mean_and_deviation_of_the_columns():
     rng = np.random.default_rng(0)
     values = rng.normal(3, [1, 5, 20], size=(20_000, 3)).astype(np.float32)
@@ -115,7 +135,7 @@ def test_noise_has_the_mean_and_deviation_of_the_columns():
     assert np.abs(np.corrcoef(out[changed].T, values[changed].T)[:3, 3:]).max() < 0.05
 
 
-@pytest.mark.parametrize("by", ["shuffle", "noise"])
+@pytest.mark.parametrize("by", ["shuffle", "noise", "remove"])
 def test_seed_and_modality_choose_what_is_spoilt(values, by):
     settings = FeatureSettings(corrupt_share=0.3, corrupt_by=by)
     first, _, _ = run(values, settings, seed=1)
@@ -126,7 +146,7 @@ def test_seed_and_modality_choose_what_is_spoilt(values, by):
         assert spoilt != set(np.flatnonzero((other[0] != values).any(axis=1)))
 
 
-@pytest.mark.parametrize("by", ["shuffle", "noise"])
+@pytest.mark.parametrize("by", ["shuffle", "noise", "remove"])
 def test_corruption_keeps_float16(values, by):
     settings = FeatureSettings(corrupt_share=0.3, corrupt_by=by)
     out, _, _ = run(values.astype(np.float16), settings)
@@ -155,6 +175,12 @@ def test_too_wide(shape, width, message):
         run(np.ones(shape, np.float32), FeatureSettings(width=width))
 
 
+def test_too_wide_for_the_rows_that_were_not_removed():
+    settings = FeatureSettings(width=4, corrupt_share=0.5, corrupt_by="remove")
+    with pytest.raises(UserError, match="is known of 3 items, at most 3 are allowed"):
+        run(np.ones((6, 12), np.float32), settings)
+
+
 @pytest.fixture
 def catalog(mmrec_folder, tmp_path, values) -> Catalog:
     mmrec_folder.save_features(values, "text")
@@ -181,6 +207,16 @@ def test_write_features_writes_and_counts_every_modality(catalog, tmp_path):
         assert counts["num_missing"] == (~raw.present).sum() == 72
         assert counts["num_corrupted"] == 43
         assert 0.5 < counts["explained_variance"] < 1
+
+
+def test_write_features_marks_removed_rows_as_missing(catalog, tmp_path):
+    settings = FeatureSettings(corrupt_share=0.1, corrupt_by="remove")
+    facts = write_features(catalog, settings, 3, tmp_path)
+    for name, counts in facts.items():
+        written = read(catalog, tmp_path, name)
+        assert (counts["num_missing"], counts["num_corrupted"]) == (72 + 43, 43)
+        np.testing.assert_array_equal(written.present, written.values.any(axis=1))
+        assert (~written.present).sum() == counts["num_missing"]
 
 
 def test_write_features_alone_copies(catalog, tmp_path):
