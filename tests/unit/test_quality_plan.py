@@ -40,6 +40,19 @@ def test_pretrained_model_is_searched_before_what_needs_it():
     assert {t.settings["pretrain.alignment.lambda_max"] for t in searches} == {best}
 
 
+def test_a_model_may_be_searched_in_other_values_on_a_data_set():
+    tried = {
+        (data, loss): {
+            settings["train.alignment.lambda_max"]
+            for settings in MODELS["egra"].trials(loss, 4, data)
+        }
+        for data in ("baby", "microlens50k")
+        for loss in ("bpr", "softmax")
+    }
+    assert tried.pop(("microlens50k", "softmax")) == {0.1}
+    assert all(values <= {0.01, 0.03} for values in tried.values())
+
+
 def plan_of(purpose, data, model, measured=None):
     """Pending trials of one purpose."""
     pending = Plan(measured or {}, [data], [model]).pending()

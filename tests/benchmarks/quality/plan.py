@@ -91,7 +91,7 @@ class Plan:
             same, num_trials = _same_for_all(data), DATA_SETS[data]["trials"]
         return [
             Trial(data, model, loss, "search", 0, {**given, **settings, **same})
-            for settings in MODELS[model].trials(loss, num_trials)
+            for settings in MODELS[model].trials(loss, num_trials, data)
         ]
 
     def finals(self, data, model, loss):
