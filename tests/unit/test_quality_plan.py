@@ -20,9 +20,9 @@ def measure(trials, score):
 @pytest.mark.parametrize("model", TRAINED)
 def test_every_model_has_the_same_number_of_different_trials(model):
     for loss in MODELS[model].losses:
-        trials = MODELS[model].trials(loss, 4)
+        (trials,) = MODELS[model].rounds(loss, 4)
         assert len({str(sorted(trial.items())) for trial in trials}) == 4
-        assert MODELS[model].trials(loss, 2) == trials[:2], "a larger budget goes on"
+        assert MODELS[model].rounds(loss, 2) == [trials[:2]], "a larger budget goes on"
 
 
 def test_pretrained_model_is_searched_before_what_needs_it():
@@ -35,7 +35,7 @@ def test_pretrained_model_is_searched_before_what_needs_it():
     assert len(searches) == 2 * DATA_SETS["tiktok"]["trials"]
     best = max(
         t["train.alignment.lambda_max"]
-        for t in MODELS["mgcn"].trials("bpr", DATA_SETS["tiktok"]["trials"])
+        for t in MODELS["mgcn"].rounds("bpr", DATA_SETS["tiktok"]["trials"])[0]
     )
     assert {t.settings["pretrain.alignment.lambda_max"] for t in searches} == {best}
 
@@ -44,13 +44,45 @@ def test_a_model_may_be_searched_in_other_values_on_a_data_set():
     tried = {
         (data, loss): {
             settings["train.alignment.lambda_max"]
-            for settings in MODELS["egra"].trials(loss, 4, data)
+            for settings in MODELS["egra"].rounds(loss, 4, data)[0]
         }
         for data in ("baby", "microlens50k")
         for loss in ("bpr", "softmax")
     }
     assert tried.pop(("microlens50k", "softmax")) == {0.1}
     assert all(values <= {0.01, 0.03} for values in tried.values())
+
+
+def test_second_round_has_as_many_trials_again_and_the_best_pretrained_model_so_far():
+    strength = "alignment.lambda_max"
+    models = ["lightgcn", "mgcn", "egra"]
+    mgcn = plan_of("search", "microlens50k", "mgcn")
+    first = [trial for trial in mgcn if trial.settings[f"train.{strength}"] <= 0.1]
+    measured = measure(first, lambda trial: trial.settings[f"train.{strength}"])
+    assert Plan(measured, ["microlens50k"], models).best("microlens50k", "mgcn") is None
+    measured |= measure(mgcn, lambda trial: trial.settings[f"train.{strength}"])
+    plan = Plan(measured, ["microlens50k"], models)
+    by_round = [[], []]
+    for trial in plan.searches("microlens50k", "egra", "softmax"):
+        by_round[trial.settings["train.ranking.temperature"] == 0.2].append(trial.settings)
+    assert [len(each) for each in by_round] == [2, 2]
+    assert [{t[f"pretrain.{strength}"] for t in each} for each in by_round] == [{0.1}, {1.0}]
+    assert {t[f"train.{strength}"] for t in by_round[1]} <= {0.3, 1.0}
+    for model in models:
+        every = plan.searches("microlens50k", model, "softmax")
+        assert len(every) == 2 * len(plan.searches("microlens50k", model, "bpr")) == 4
+
+
+def test_search_is_not_finished_while_a_round_waits_for_the_pretrained_model():
+    mgcn = plan_of("search", "microlens50k", "mgcn")
+    first = [trial for trial in mgcn if trial.settings["train.alignment.lambda_max"] <= 0.1]
+    measured = measure(first, lambda trial: 0.0)
+    plan = Plan(measured, ["microlens50k"], ["mgcn", "egra"])
+    egra = plan.searches("microlens50k", "egra", "softmax")
+    assert len(egra) == 2
+    measured |= measure(egra, lambda trial: 1.0)
+    plan = Plan(measured, ["microlens50k"], ["mgcn", "egra"])
+    assert plan.best("microlens50k", "egra", ["softmax"]) is None
 
 
 def plan_of(purpose, data, model, measured=None):

@@ -70,29 +70,36 @@ class Plan:
             if trial.digest not in self._measured
         ]
 
-    def best(self, data, model, losses=None):
+    def best(self, data, model, losses=None, num_rounds=None):
         """The trial of a finished search with the best validation score; None before that."""
         rows = []
         for loss in losses or MODELS[model].losses:
-            trials = self.searches(data, model, loss)
-            if not trials or any(trial.digest not in self._measured for trial in trials):
-                return None
-            rows += trials
+            for trials in self._rounds(data, model, loss)[:num_rounds]:
+                if not trials or any(trial.digest not in self._measured for trial in trials):
+                    return None
+                rows += trials
         return max(rows, key=lambda trial: self._measured[trial.digest]["valid"]["metrics"][METRIC])
 
     def searches(self, data, model, loss):
-        """The trials of a search; none while the pretrained model's is not finished."""
-        given = self._pretraining(data, model)
-        if given is None:
-            return []
+        """The trials of a search; none of a round before the pretrained model's is finished."""
+        return [trial for trials in self._rounds(data, model, loss) for trial in trials]
+
+    def _rounds(self, data, model, loss):
         if MODELS[model].is_shallow:
             same, num_trials = {}, SHALLOW_TRIALS
         else:
             same, num_trials = _same_for_all(data), DATA_SETS[data]["trials"]
-        return [
-            Trial(data, model, loss, "search", 0, {**given, **settings, **same})
-            for settings in MODELS[model].trials(loss, num_trials, data)
-        ]
+        rounds = []
+        for number, drawn in enumerate(MODELS[model].rounds(loss, num_trials, data), start=1):
+            given = self._pretraining(data, model, number)
+            known = [] if given is None else drawn
+            rounds.append(
+                [
+                    Trial(data, model, loss, "search", 0, {**given, **settings, **same})
+                    for settings in known
+                ]
+            )
+        return rounds
 
     def finals(self, data, model, loss):
         """The best settings of a loss with every seed; of the worse loss with few."""
@@ -130,11 +137,11 @@ class Plan:
             for seed in range(DATA_SETS[data]["variant_seeds"])
         ]
 
-    def _pretraining(self, data, model):
-        """Settings of the first stage: the best of the pretrained model's own search."""
+    def _pretraining(self, data, model, num_rounds):
+        """Settings of the first stage: the best of the pretrained model's own search so far."""
         if not MODELS[model].needs_pretraining:
             return {}
-        best = self.best(data, PRETRAINED)
+        best = self.best(data, PRETRAINED, num_rounds=num_rounds)
         if best is None:
             return None
         return {key.replace("train.", "pretrain.", 1): v for key, v in best.settings.items()}
