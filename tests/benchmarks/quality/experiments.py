@@ -46,7 +46,7 @@ the first round found the largest strength by far the best."""
 class Model:
     """A model: what is fixed, and what is searched for each of its losses.
 
-    ``search_on`` has other values by data set and loss.
+    ``search_on`` has other values by data set and loss, for each round.
     """
 
     fixed: dict = field(default_factory=dict)
@@ -63,10 +63,12 @@ class Model:
     def rounds(self, loss, num_trials, data=""):
         """Different settings drawn from the space of each round, the same in every call."""
         space = {**BY_LOSS[loss], **self.search}
-        first = {**space, **self.search_on.get((data, loss), {})}
-        second = SECOND_ROUND.get((data, loss), {})
-        again = {**space, **{key: second[key] for key in space if key in second}}
-        return [self._drawn(each, num_trials) for each in ([first, again] if second else [first])]
+        rounds = [{}, SECOND_ROUND[data, loss]] if (data, loss) in SECOND_ROUND else [{}]
+        own = self.search_on.get((data, loss), [{}] * len(rounds))
+        return [
+            self._drawn({key: {**again, **mine}.get(key, space[key]) for key in space}, num_trials)
+            for again, mine in zip(rounds, own, strict=True)
+        ]
 
     def _drawn(self, space, num_trials):
         every = [
@@ -126,12 +128,16 @@ MODELS = {
             alignment__focus_temperature=[1],
             alignment__ramp_steps=[1000],
         ),
-        search_on={("microlens50k", "softmax"): {"train.alignment.lambda_max": [1e-1]}},
+        search_on={
+            ("microlens50k", "softmax"): [
+                {"train.alignment.lambda_max": [strength]} for strength in (0.1, 0.3)
+            ]
+        },
         needs_pretraining=True,
     ),
 }
-"""With softmax on MicroLens-50k EGRA has the strength that MGCN's search chose there, see
-``results.template.md``."""
+"""With softmax on MicroLens-50k EGRA has the strength that MGCN's search chose there in the same
+round, see ``results.template.md``."""
 MODELS["egra"].search["item_graph.beta"] = [0.2, 0.5]
 MODELS["egra+"] = replace(MODELS["egra"], fixed=PUBLISHED["egra+"])
 """EGRA whose modality branch takes half of its neighbours from the item graph. That half, k and the
