@@ -65,9 +65,11 @@ def prepare(config: Config, space: SearchSpace, source: str = "space") -> Config
         _refuse_what_cannot_be_searched(path, source)
     metric = {"train.metric": space.metric} if space.metric else {}
     base = changed(config, {**metric, "baselines": {}}, source)
-    for path, distribution in space.space.items():
-        for value in distribution.examples():
-            changed(base, {path: value}, source)
+    examples = {path: distribution.examples() for path, distribution in space.space.items()}
+    one_of_each = {path: values[0] for path, values in examples.items()}
+    for path, values in examples.items():
+        for value in values:  # beside what others may draw, not what the configuration has there
+            changed(base, {**one_of_each, path: value}, source)
     return base
 
 

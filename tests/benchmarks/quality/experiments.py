@@ -128,7 +128,7 @@ MODELS = {
             alignment__focus_temperature=[1],
             alignment__ramp_steps=[1000],
         ),
-        search_on={
+        search_on={  # the strength that MGCN's search chose in the same round
             ("microlens50k", "softmax"): [
                 {"train.alignment.lambda_max": [strength]} for strength in (0.1, 0.3)
             ]
@@ -136,8 +136,6 @@ MODELS = {
         needs_pretraining=True,
     ),
 }
-"""With softmax on MicroLens-50k EGRA has the strength that MGCN's search chose there in the same
-round, see ``results.template.md``."""
 MODELS["egra"].search["item_graph.beta"] = [0.2, 0.5]
 MODELS["egra+"] = replace(MODELS["egra"], fixed=PUBLISHED["egra+"])
 """EGRA whose modality branch takes half of its neighbours from the item graph. That half, k and the
@@ -159,6 +157,7 @@ ABLATIONS = {
     },
     "no alignment": {"train.alignment.lambda_start": 0, "train.alignment.lambda_max": 0},
 }
+REMOVED = "30% removed, pretrained graph"
 CORRUPTIONS = {
     f"{share:.0%} corrupted, {source} graph": {
         "features.corrupt_share": share,
@@ -168,12 +167,10 @@ CORRUPTIONS = {
     for share in (0.3, 0.0, 0.1, 0.5)
     for source in ("pretrained", "raw")
 }
-REMOVED = "30% removed, pretrained graph"
 CORRUPTIONS[REMOVED] = {
     **CORRUPTIONS["30% corrupted, pretrained graph"],
     "features.corrupt_by": "remove",
 }
-"""The same rows taken away: what knowing the spoilt ones would be worth."""
 VARIANTS = {
     "egra": {
         "Parts of EGRA taken away or changed": ABLATIONS,

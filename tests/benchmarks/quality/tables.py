@@ -9,8 +9,8 @@ from scipy import stats
 from tests.benchmarks.quality.experiments import (
     DATA_SETS,
     MODELS,
+    PRETRAINED,
     PUBLISHED,
-    SECOND_ROUND,
     TOOLKIT,
     UNIFORM_AND_CONSTANT,
     VARIANTS,
@@ -58,9 +58,9 @@ def section(data, measured):
 
 def budget_of(data):
     """How many there are with each loss."""
-    each = DATA_SETS[data]["trials"]
-    rounds = {loss: 2 if (data, loss) in SECOND_ROUND else 1 for loss in MODELS["egra"].losses}
-    return ", ".join(f"{each * count} with {loss}" for loss, count in rounds.items()) + "."
+    model, num_trials = MODELS[PRETRAINED], DATA_SETS[data]["trials"]
+    drawn = {loss: sum(map(len, model.rounds(loss, num_trials, data))) for loss in model.losses}
+    return ", ".join(f"{count} with {loss}" for loss, count in drawn.items()) + "."
 
 
 def variant_tables(plan, data, measured, model, finals):

@@ -38,6 +38,17 @@ def test_shipped_spaces_suit_shipped_configurations(name, config):
     assert last_shared_stage(space.space) == "pretrain"
 
 
+def test_values_are_checked_beside_those_that_others_draw():
+    config = parse_config({"train": {"alignment": {"lambda_start": 0.01, "lambda_max": 0.1}}})
+    strengths = {"train.alignment.lambda_max": {"log_uniform": [0.001, 0.1]}}
+    with pytest.raises(UserError, match=r"lambda_start = 0.01: must not be above lambda_max = 0.0"):
+        prepared(strengths, config)
+    from_zero = {"train.alignment.lambda_start": {"choice": [0]}, **strengths}
+    assert prepared(from_zero, config).train.alignment.lambda_start == 0.01
+    with pytest.raises(UserError, match=r"lambda_start = 0.01: must not be above lambda_max = 0.0"):
+        prepared({"train.alignment.lambda_start": {"choice": [0, 0.01]}, **strengths})
+
+
 def test_trials_train_the_searched_model_alone_by_the_metric_of_the_search():
     config = parse_config({"baselines": {"light": {"model": {"name": "lightgcn"}}}})
     base = prepared({"item_graph.k": {"integer": [5, 9]}}, config, metric="ndcg_at_10")
