@@ -14,7 +14,7 @@ import torch
 
 from docs.make.svg import GREY, INK, ORANGE, TEAL, VIOLET, Axes, Picture
 from egra_dist.config import STAGES, AlignmentSettings
-from egra_dist.config.training import RAMPS
+from egra_dist.config.losses import RAMPS
 from egra_dist.graph.behavior import merge
 from egra_dist.graph.csr import Csr
 from egra_dist.model.alignment import entity_weights, strength

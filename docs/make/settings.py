@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from egra_dist.config import BaselineSettings, Config, PretrainSettings, TrainingSettings
 from egra_dist.config.base import OneOf, Settings
-from egra_dist.config.training import MODELS
+from egra_dist.config.models import MODELS
 from egra_dist.sweep.space import Distribution, SchedulerSettings, SearchSpace
 
 PAGE = Path(__file__).parent.parent / "settings.md"

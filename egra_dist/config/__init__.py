@@ -8,6 +8,8 @@ right key. Every default stands here, once.
 from egra_dist.config.base import Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
 from egra_dist.config.loading import load_config, parse_config, read_settings
+from egra_dist.config.losses import AlignmentSettings, RankingSettings
+from egra_dist.config.models import Bm3Settings, FreedomSettings, ModelName, ModelSettings
 from egra_dist.config.propagation import PropagationSettings
 from egra_dist.config.root import MAIN, METRICS, STAGES, BaselineSettings, Config
 from egra_dist.config.running import (
@@ -23,16 +25,7 @@ from egra_dist.config.tables import (
     OptimizerSettings,
     TableSettings,
 )
-from egra_dist.config.training import (
-    AlignmentSettings,
-    Bm3Settings,
-    FreedomSettings,
-    ModelName,
-    ModelSettings,
-    PretrainSettings,
-    RankingSettings,
-    TrainingSettings,
-)
+from egra_dist.config.training import PretrainSettings, TrainingSettings
 
 __all__ = [
     "MAIN",

@@ -8,11 +8,12 @@ from torch.nn import functional
 
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition
+from egra_dist.model.batch import Batch, Propagated
 from egra_dist.model.dropout import keep_mask
 from egra_dist.model.features import Projection, is_there, with_users
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
 from egra_dist.model.ranking import RankingLoss
-from egra_dist.model.recommender import Batch, Propagated, Recommender, Weighted
+from egra_dist.model.recommender import Recommender, Weighted
 from egra_dist.model.stacked import stacked
 
 

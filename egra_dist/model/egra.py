@@ -13,19 +13,13 @@ from torch.nn import functional
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition
 from egra_dist.model import alignment
+from egra_dist.model.batch import Batch, Propagated, Representations, Triplets
 from egra_dist.model.contrast import Aligned, align
 from egra_dist.model.dropout import keep_mask
 from egra_dist.model.modality import ModalityBranch
 from egra_dist.model.propagation import PartitionedMatrix, mean_of_layers
 from egra_dist.model.ranking import RankingLoss
-from egra_dist.model.recommender import (
-    Batch,
-    Propagated,
-    Recommender,
-    Representations,
-    Triplets,
-    Weighted,
-)
+from egra_dist.model.recommender import Recommender, Weighted
 from egra_dist.model.selected import Selection, by_kind
 from egra_dist.model.stacked import stacked
 from egra_dist.model.subgraph import Subgraph

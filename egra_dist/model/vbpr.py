@@ -7,9 +7,10 @@ from torch import Tensor
 
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition
+from egra_dist.model.batch import Propagated
 from egra_dist.model.features import Projection
 from egra_dist.model.ranking import RankingLoss
-from egra_dist.model.recommender import Propagated, Recommender
+from egra_dist.model.recommender import Recommender
 
 
 class Vbpr(Recommender):

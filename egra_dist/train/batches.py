@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from egra_dist.config import RankingSettings
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
-from egra_dist.model.recommender import Triplets
+from egra_dist.model.batch import Triplets
 from egra_dist.train.negatives import NegativeSampler
 from egra_dist.train.permutation import PseudorandomPermutation
 

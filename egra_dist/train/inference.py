@@ -20,8 +20,8 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition
 from egra_dist.graph.products import multiply_rows, row_blocks
 from egra_dist.model.alignment import alignment_degrees
+from egra_dist.model.batch import Propagated
 from egra_dist.model.egra import Egra
-from egra_dist.model.recommender import Propagated
 from egra_dist.model.tables import ITEM, USER, EmbeddingTables
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.shared import create_shared, publish

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from egra_dist.model.alignment import alignment_degrees
+from egra_dist.model.batch import Propagated, Triplets
 from egra_dist.model.egra import Egra
-from egra_dist.model.recommender import Propagated, Recommender, Triplets
+from egra_dist.model.recommender import Recommender
 from egra_dist.model.subgraph import Subgraph
 from egra_dist.model.tables import ITEM, USER, DirectTables, EmbeddingTables
 from egra_dist.train.batches import TripletBatches

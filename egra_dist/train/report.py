@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from egra_dist.config import TrainingSettings
 from egra_dist.model import alignment
+from egra_dist.model.batch import Losses
 from egra_dist.model.exchange import traffic
-from egra_dist.model.recommender import Losses
 from egra_dist.tracking.system import peak_memory
 from egra_dist.train.commit import TrainingState
 

@@ -12,8 +12,9 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.neighborhood import ModalitySampler, NeighborhoodSampler
 from egra_dist.graph.partition import NodePartition
 from egra_dist.graph.sampler import FanOut
+from egra_dist.model.batch import Triplets
 from egra_dist.model.egra import Egra
-from egra_dist.model.recommender import Recommender, Triplets
+from egra_dist.model.recommender import Recommender
 from egra_dist.model.tables import EmbeddingTables, FusedTables, keyed
 from egra_dist.train.batches import TripletBatches
 from egra_dist.train.inference import Graphs, LayerwiseInference

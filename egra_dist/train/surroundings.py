@@ -14,8 +14,8 @@ from egra_dist.graph.csr import Csr
 from egra_dist.graph.neighborhood import Neighborhood, NeighborhoodSampler, Sources
 from egra_dist.graph.partition import NodePartition
 from egra_dist.graph.sampler import Block, combine_keys
+from egra_dist.model.batch import Triplets
 from egra_dist.model.exchange import rank
-from egra_dist.model.recommender import Triplets
 from egra_dist.model.sparse import SparseMatrix
 from egra_dist.model.subgraph import ModalityGraph, Subgraph
 from egra_dist.model.tables import ITEM, USER

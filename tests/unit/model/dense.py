@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition, RowPartition
+from egra_dist.model.batch import Losses, Triplets
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.ranking import RankingLoss
-from egra_dist.model.recommender import Losses, Recommender, Triplets
+from egra_dist.model.recommender import Recommender
 from tests.matrices import csr_of
 
 NUM_USERS, NUM_ITEMS, DIM = 7, 9, 8

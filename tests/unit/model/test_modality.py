@@ -7,11 +7,11 @@ from torch.nn import functional
 
 from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition, RowPartition
+from egra_dist.model.batch import Propagated
 from egra_dist.model.egra import Egra
 from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.ranking import RankingLoss
-from egra_dist.model.recommender import Propagated
 from tests.matrices import csr_of
 
 NUM_USERS, NUM_ITEMS, DIM = 4, 6, 8

@@ -8,9 +8,9 @@ from dense import DIM, NUM_ITEMS, NUM_USERS, World, partitioned
 
 from egra_dist.config import TrainingSettings
 from egra_dist.model import egra
+from egra_dist.model.batch import Triplets
 from egra_dist.model.egra import Egra
 from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
-from egra_dist.model.recommender import Triplets
 
 
 def build(dropout):

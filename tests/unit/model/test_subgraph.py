@@ -10,9 +10,9 @@ from egra_dist.config import TrainingSettings
 from egra_dist.graph.neighborhood import ModalitySampler, NeighborhoodSampler
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.graph.sampler import FanOut
+from egra_dist.model.batch import Triplets
 from egra_dist.model.egra import Egra
 from egra_dist.model.modality import ModalityBranch
-from egra_dist.model.recommender import Triplets
 from egra_dist.train.surroundings import Surroundings
 from tests.matrices import csr_of
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 
-from egra_dist.model.recommender import Triplets
+from egra_dist.model.batch import Triplets
 from egra_dist.model.tables import keyed
 from egra_dist.train.moving import movables
 from egra_dist.train.propagation import SampledBatch
