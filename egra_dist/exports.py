@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from egra_dist.artifact import Artifact, read_manifest
+from egra_dist.artifact import Artifact
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import Config, ExportSettings, load_config
 from egra_dist.errors import UserError
 from egra_dist.graph.buckets import Map
+from egra_dist.manifest import read_manifest
 from egra_dist.serve.batch import write_lists
 from egra_dist.serve.data import Trained, write_data
 from egra_dist.serve.explain import Explainer

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from egra_dist.artifact import Artifact, write_json
+from egra_dist.artifact import Artifact
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.preprocess import write_features
 from egra_dist.checks import check_run
@@ -21,6 +21,7 @@ from egra_dist.cluster.tasks import ray_map
 from egra_dist.config import MAIN, Config, ItemGraphSettings, TrainingSettings
 from egra_dist.exports import export
 from egra_dist.figures.record import FigureLog
+from egra_dist.files import write_json
 from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import merge_recipe, write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings

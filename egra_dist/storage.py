@@ -19,9 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from egra_dist.artifact import MANIFEST, Artifact, parse_manifest, partial_folder
+from egra_dist.artifact import Artifact, partial_folder
 from egra_dist.errors import UserError
 from egra_dist.lock import locked
+from egra_dist.manifest import MANIFEST, parse_manifest
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo

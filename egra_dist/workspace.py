@@ -9,13 +9,7 @@ from typing import Any, Self
 
 import yaml
 
-from egra_dist.artifact import (
-    Artifact,
-    build,
-    digest_of,
-    is_finished,
-    write_json,
-)
+from egra_dist.artifact import Artifact, build, is_finished
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.described import as_dataset
 from egra_dist.catalog.remote import fetch_catalog
@@ -23,6 +17,8 @@ from egra_dist.cluster.session import ray_session
 from egra_dist.cluster.tasks import on_every_node
 from egra_dist.config import Config
 from egra_dist.errors import UserError
+from egra_dist.files import write_json
+from egra_dist.manifest import digest_of
 from egra_dist.redaction import redacted
 from egra_dist.storage import CHECKPOINTS, Storage, fetch_artifact, push_artifact
 from egra_dist.tracking.datasets import dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from egra_dist.artifact import MANIFEST
+from egra_dist.manifest import MANIFEST
 from egra_dist.tracking.reader import Records
 from tests.clusters import REPOSITORY, LocalCluster, command_line, kill, wait_for
 

@@ -13,12 +13,12 @@ import torch.distributed.checkpoint as dcp
 import yaml
 from hypothesis import strategies as st
 
-from egra_dist.artifact import MANIFEST
 from egra_dist.catalog.catalog import SPLITS, Catalog
 from egra_dist.catalog.events import EventSettings, ingest_events
 from egra_dist.catalog.mmrec import ingest_mmrec
 from egra_dist.config import Config, load_config, parse_config
 from egra_dist.config.errors import known_keys
+from egra_dist.manifest import MANIFEST
 from egra_dist.train.commit import Commit
 from egra_dist.train.dcp_reader import SafeReader
 from tests.fuzz_examples import kept, tensors

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from egra_dist.artifact import Manifest, inside, read_manifest
 from egra_dist.catalog.checking import check_counts, check_pairs, check_range, load_array
 from egra_dist.errors import UserError
+from egra_dist.files import inside
+from egra_dist.manifest import Manifest, read_manifest
 
 KIND = "catalog"
 Split = Literal["train", "valid", "test"]

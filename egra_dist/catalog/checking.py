@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from egra_dist.artifact import MANIFEST, Manifest, inside
 from egra_dist.errors import UserError
+from egra_dist.files import inside
+from egra_dist.manifest import MANIFEST, Manifest
 
 _PAIR = pa.schema({"user": pa.int32(), "item": pa.int32()})
 

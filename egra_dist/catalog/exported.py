@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from egra_dist.artifact import read_manifest
 from egra_dist.catalog.catalog import Entities
 from egra_dist.errors import UserError
+from egra_dist.manifest import read_manifest
 
 _BATCH_ROWS = 1 << 16
 _ENTITIES: tuple[Entities, ...] = ("users", "items")

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from egra_dist.artifact import MANIFEST, is_finished
+from egra_dist.artifact import is_finished
 from egra_dist.catalog.catalog import KIND, Catalog
 from egra_dist.errors import UserError
+from egra_dist.manifest import MANIFEST
 from egra_dist.storage import Storage, is_uri
 
 

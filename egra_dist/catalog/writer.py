@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from egra_dist.artifact import MANIFEST, Manifest, digest_of, read_manifest, writing
+from egra_dist.artifact import writing
 from egra_dist.catalog.catalog import KIND, SPLITS, Entities, Split
 from egra_dist.errors import UserError
+from egra_dist.manifest import MANIFEST, Manifest, digest_of, read_manifest
 
 PART_ROWS = 1 << 24
 ROW_GROUP_ROWS = 1 << 20

@@ -128,10 +128,11 @@ def _write(
     append_to: Path | None,
     shaping: dict[str, object],
 ) -> None:
-    from egra_dist.artifact import Manifest, digest_of, writing
+    from egra_dist.artifact import writing
     from egra_dist.graph.knn.build import content_digest
     from egra_dist.graph.knn.output import to_csr, write_parquet
     from egra_dist.graph.knn.vectors import read_vectors
+    from egra_dist.manifest import Manifest, digest_of
 
     with writing(out, keep_partial=True) as folder:
         work = folder / "work"

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egra_dist.artifact import MANIFEST
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.files import read_source
 from egra_dist.catalog.items import unique_ids
 from egra_dist.errors import UserError
+from egra_dist.manifest import MANIFEST
 
 Kind = Literal["text", "image"]
 

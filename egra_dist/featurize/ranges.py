@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.artifact import write_json
 from egra_dist.featurize.contents import Contents
+from egra_dist.files import write_json
 
 FEATURES = "features.npy"
 _RANGES = "ranges.json"

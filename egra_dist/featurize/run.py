@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from egra_dist.artifact import Artifact, build, digest_of
+from egra_dist.artifact import Artifact, build
 from egra_dist.catalog.writer import check_replaceable, write_npy
 from egra_dist.errors import UserError
 from egra_dist.featurize.contents import Contents, Kind, read_contents
 from egra_dist.featurize.encode import Placement, encode_ranges
 from egra_dist.featurize.encoders import choose_encoder
 from egra_dist.featurize.ranges import FEATURES, Range, RangeStore, plan_ranges, write_places
+from egra_dist.manifest import digest_of
 from egra_dist.tracking.progress import StageProgress
 
 KIND = "features"

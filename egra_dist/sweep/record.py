@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import yaml
 
-from egra_dist.artifact import write_json
 from egra_dist.config import Config
 from egra_dist.errors import UserError
+from egra_dist.files import write_json
 from egra_dist.tracking.client import without_password
 from egra_dist.tracking.names import flatten
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egra_dist.artifact import write_json
+from egra_dist.files import write_json
 from egra_dist.redaction import redact, redacted
 
 if TYPE_CHECKING:

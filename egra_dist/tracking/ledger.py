@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from egra_dist.artifact import write_json
 from egra_dist.errors import UserError
+from egra_dist.files import write_json
 
 LEDGER = "mlflow.json"
 

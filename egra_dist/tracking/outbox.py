@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from egra_dist.artifact import inside
+from egra_dist.files import inside
 
 
 class Outbox:

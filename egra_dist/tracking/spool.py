@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from egra_dist.artifact import write_json
+from egra_dist.files import write_json
 from egra_dist.tracking.ledger import now_ms
 
 SUFFIX = ".jsonl"

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from egra_dist.artifact import write_json
 from egra_dist.errors import UserError
+from egra_dist.files import write_json
 
 COMMIT = "state.json"
 

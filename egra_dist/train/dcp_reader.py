@@ -12,7 +12,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata
 
-from egra_dist.artifact import inside
+from egra_dist.files import inside
 
 _DCP = "torch.distributed.checkpoint"
 _ALLOWED = {

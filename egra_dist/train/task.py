@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from egra_dist.artifact import digest_of
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.remote import fetch_catalog
 from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
 from egra_dist.extension import load_own, own_names
+from egra_dist.manifest import digest_of
 from egra_dist.storage import Storage
 
 SHARES = "item_shares"

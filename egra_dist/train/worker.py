@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from egra_dist.artifact import write_failures_named, write_json
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.cluster.processor import multiplies_bfloat16_fast
 from egra_dist.config import MAIN
 from egra_dist.evaluate.split import Split
+from egra_dist.files import write_failures_named, write_json
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.tables import ITEM, USER

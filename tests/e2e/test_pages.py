@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from egra_dist.artifact import read_manifest
+from egra_dist.manifest import read_manifest
 from tests.e2e.documents import REPOSITORY, blocks
 from tests.e2e.illustrations import NOT_RUN, SHORT
 from tests.reader import Reader, run_here

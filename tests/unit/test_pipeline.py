@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from egra_dist.artifact import Manifest
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.config import Config, parse_config
 from egra_dist.errors import UserError
+from egra_dist.manifest import Manifest
 from egra_dist.pipeline import run_pipeline
 
 

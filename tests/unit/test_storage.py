@@ -4,10 +4,11 @@ import pickle
 
 import pytest
 
-from egra_dist.artifact import Manifest, build
+from egra_dist.artifact import build
 from egra_dist.catalog.remote import open_catalog
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.errors import UserError
+from egra_dist.manifest import Manifest
 from egra_dist.storage import Storage, is_uri
 
 

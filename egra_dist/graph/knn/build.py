@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from egra_dist.artifact import digest_of
 from egra_dist.graph.knn import cost
 from egra_dist.graph.knn.expand import expand
 from egra_dist.graph.knn.graph import KnnGraph
@@ -27,6 +26,7 @@ from egra_dist.graph.knn.selfjoin import SelfJoin
 from egra_dist.graph.knn.settings import KnnSettings
 from egra_dist.graph.knn.statistics import describe_graph
 from egra_dist.graph.knn.tasks import Workers
+from egra_dist.manifest import digest_of
 
 logger = logging.getLogger(__name__)
 

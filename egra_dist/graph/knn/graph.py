@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egra_dist.artifact import write_json
+from egra_dist.files import write_json
 
 NO_NEIGHBOR = -1
 

@@ -227,7 +227,8 @@ class Stages:
 
     def _build(self, kind, settings, make):
         """Shared by the trials of a data set; one process at a time makes it."""
-        from egra_dist.artifact import build, digest_of
+        from egra_dist.artifact import build
+        from egra_dist.manifest import digest_of
 
         inputs = {"catalog": self.catalog.digest, "features": str(self.catalog.features_folder)}
         folder = self._work / f"{kind}-{digest_of(kind, settings, inputs)}"

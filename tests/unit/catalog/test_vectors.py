@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egra_dist.artifact import Manifest
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.vectors import own_vectors
 from egra_dist.errors import UserError
+from egra_dist.manifest import Manifest
 
 
 class Items(Catalog):

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egra_dist.artifact import Manifest, partial_folder
+from egra_dist.artifact import partial_folder
 from egra_dist.catalog import writer as writer_module
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.writer import writing_catalog
 from egra_dist.errors import UserError
+from egra_dist.manifest import Manifest
 
 
 def write_small(out, num_items=6, value=1.0):

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egra_dist.artifact import Manifest
 from egra_dist.catalog.catalog import Catalog, Features
 from egra_dist.config import ItemGraphSettings
 from egra_dist.errors import UserError
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, Search
+from egra_dist.manifest import Manifest
 
 NUM_ITEMS, K, DIM = 60, 4, 8
 WITHOUT_TEXT = 7

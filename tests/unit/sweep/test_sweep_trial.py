@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from egra_dist.artifact import partial_folder, write_json
+from egra_dist.artifact import partial_folder
+from egra_dist.files import write_json
 from egra_dist.sweep.record import SweepRecord
 from egra_dist.sweep.space import SchedulerSettings
 from egra_dist.sweep.trial import Outcome, TrialProcess, TrialTask, _read_state
