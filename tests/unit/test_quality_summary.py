@@ -27,7 +27,10 @@ def run_all(models, score):
 
 
 def score(trial):
-    """MGCN is best as published, but not on test; EGRA loses a tenth with spoilt features."""
+    """MGCN is best as published, but not on test; popularity beats it there, but not on validation;
+    EGRA loses a tenth with spoilt features."""
+    if trial.model == "popularity":
+        return 0.1, 0.12
     if trial.model == "mgcn":
         return (0.4, 0.1) if trial.purpose == "published" else (0.3, 0.15)
     if trial.purpose == "30% corrupted, pretrained graph":
@@ -37,7 +40,7 @@ def score(trial):
 
 @pytest.fixture(scope="module")
 def measured():
-    return run_all(["mgcn", "egra"], score)
+    return run_all(["popularity", "mgcn", "egra"], score)
 
 
 def test_better_settings_may_be_the_published_ones_and_test_does_not_count(measured):
@@ -58,7 +61,8 @@ def test_summary_compares_egra_with_each_and_says_what_was_not_run(measured):
         if line[:2] == "| "
     }
     assert cells["EGRA, test R@20 / N@20"] == "egra: 0.2000 / 0.1000"
-    assert cells["best of the others"] == "mgcn: 0.1000 / 0.0500"
+    assert cells["best of the others on test"] == "popularity: 0.1200 / popularity: 0.0600"
+    assert cells["EGRA's R@20 / N@20 against them"] == "+66.7% / +66.7%"
     assert cells["against MGCN"] == "+100.0%"
     assert cells["against LightGCN"] == "not run"
     assert cells["R@20 kept with 30% of modality rows corrupted"] == "90.0% (3 seeds)"
