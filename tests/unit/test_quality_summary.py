@@ -8,8 +8,8 @@ from tests.benchmarks.quality.rows import better_settings
 from tests.benchmarks.quality.summary import summary
 
 
-def row(trial, valid, test):
-    metrics = {"recall_at_20": test, "ndcg_at_20": test / 2}
+def row(trial, valid, test, ndcg=None):
+    metrics = {"recall_at_20": test, "ndcg_at_20": test / 2 if ndcg is None else ndcg}
     slices = {name: {"recall_at_20": test} for name in ("head", "tail")}
     return {
         "seed": trial.seed,
@@ -19,7 +19,7 @@ def row(trial, valid, test):
 
 
 def run_all(models, score):
-    """Runs what is pending until nothing is; ``score`` gives validation and test."""
+    """Runs what is pending until nothing is; ``score`` gives validation, test and its NDCG."""
     measured = {}
     while pending := Plan(measured, ["baby"], models).pending():
         measured |= {trial.digest: row(trial, *score(trial)) for trial in pending}
@@ -27,10 +27,10 @@ def run_all(models, score):
 
 
 def score(trial):
-    """MGCN is best as published, but not on test; popularity beats it there, but not on validation;
+    """MGCN is best as published, but not on test; popularity has more recall there;
     EGRA loses a tenth with spoilt features."""
     if trial.model == "popularity":
-        return 0.1, 0.12
+        return 0.1, 0.12, 0.01
     if trial.model == "mgcn":
         return (0.4, 0.1) if trial.purpose == "published" else (0.3, 0.15)
     if trial.purpose == "30% corrupted, pretrained graph":
@@ -61,8 +61,8 @@ def test_summary_compares_egra_with_each_and_says_what_was_not_run(measured):
         if line[:2] == "| "
     }
     assert cells["EGRA, test R@20 / N@20"] == "egra: 0.2000 / 0.1000"
-    assert cells["best of the others on test"] == "popularity: 0.1200 / popularity: 0.0600"
-    assert cells["EGRA's R@20 / N@20 against them"] == "+66.7% / +66.7%"
+    assert cells["best of the others on test"] == "popularity: 0.1200 / mgcn: 0.0500"
+    assert cells["EGRA's R@20 / N@20 against them"] == "+66.7% / +100.0%"
     assert cells["against MGCN"] == "+100.0%"
     assert cells["against LightGCN"] == "not run"
     assert cells["R@20 kept with 30% of modality rows corrupted"] == "90.0% (3 seeds)"
