@@ -3,16 +3,15 @@
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from egra_dist.cluster.local import started_ray
 from egra_dist.cluster.resources import num_local_slots
 from egra_dist.config import ClusterSettings
 from egra_dist.errors import UserError
@@ -22,7 +21,6 @@ _AUTHENTICATION = "RAY_AUTH_MODE"
 _LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 """Torch asks for large pages: tables are read at random, and new memory is there sooner."""
 _HANDED_ON = (*_LARGE_PAGES, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")
-_MAX_TEMPORARY_PATH = 40  # a Unix socket's path has 107 bytes, and Ray adds up to 64
 
 
 @contextmanager
@@ -36,7 +34,8 @@ def ray_session(settings: ClusterSettings, verbose: int = 0) -> Iterator[None]:
         verbose: From 1 on, Ray's own log and what the workers print is shown.
 
     Raises:
-        UserError: If there is no cluster at the address, or it does not let us in.
+        UserError: If there is no cluster at the address, it does not let us in, or Ray does not
+            come up on this machine.
     """
     address = _address(settings)
     quiet = quiet_environment(local=address is None, verbose=verbose)
@@ -52,7 +51,8 @@ def ray_session(settings: ClusterSettings, verbose: int = 0) -> Iterator[None]:
         "logging_level": logging.INFO if verbose else logging.ERROR,
         "runtime_env": {"env_vars": worker_environment(settings, quiet, local=address is None)},
     }
-    with _connected(address, options) if address else _started(settings, options):
+    slots = num_local_slots(settings)
+    with _connected(address, options) if address else started_ray(slots, options):
         _restore_sigterm(earlier)
         yield
 
@@ -103,47 +103,6 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
         ray.shutdown()
 
 
-@contextmanager
-def _started(settings: ClusterSettings, options: dict[str, Any]) -> Iterator[None]:
-    import ray
-
-    folder = tempfile.mkdtemp(prefix="egra-ray-", dir=_short_temporary_folder())
-    try:
-        with _on_loopback():
-            ray.init(
-                address="local",  # not one that `ray start` has left on this machine
-                num_cpus=num_local_slots(settings),
-                include_dashboard=False,
-                _temp_dir=folder,
-                **options,
-            )
-            yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Lets a session that begins in the block listen on the loopback alone.
-
-    Ray does so where a firewall would ask the user, unless this variable is 1; and nobody from
-    elsewhere has to reach a Ray that has one machine.
-    """
-    from ray._private import ray_constants
-
-    name, earlier = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
-    if name in os.environ:
-        yield
-        return
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        ray_constants.ENABLE_RAY_CLUSTER = earlier
-
-
 def _address(settings: ClusterSettings) -> str | None:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address.startswith(("http://", "https://")):
@@ -177,8 +136,3 @@ def choose_authentication(local: bool) -> None:
         from ray._raylet import Config  # type: ignore[attr-defined]  # its stub lacks it
 
         Config.initialize("")
-
-
-def _short_temporary_folder() -> str:
-    folder = tempfile.gettempdir()
-    return folder if len(folder) <= _MAX_TEMPORARY_PATH else "/tmp"

@@ -48,6 +48,40 @@ def test_a_session_reaches_the_workers_and_leaves_nothing(tmp_path):
     assert not (tmp_path / ".ray").exists()
 
 
+SLOW_START = """
+import tempfile
+import psutil, ray
+from ray._private import services
+from egra_dist.cluster.session import ray_session
+from egra_dist.config import ClusterSettings
+
+make, answer, folders = tempfile.mkdtemp, services.get_node, []
+
+def mkdtemp(**options):
+    folders.append(make(**options))
+    return folders[-1]
+
+def get_node(*arguments):
+    if len(folders) == 1:
+        raise Exception("The current node timed out during startup.")
+    return answer(*arguments)
+
+tempfile.mkdtemp, services.get_node = mkdtemp, get_node
+with ray_session(ClusterSettings(num_workers=2)):
+    print(ray.get(ray.remote(lambda: "works").remote()))
+    processes = psutil.Process().children(recursive=True)
+    commands = " ".join(part for process in processes for part in process.cmdline())
+    print(*(folder in commands for folder in folders))
+"""
+
+
+def test_a_start_that_took_too_long_leaves_nothing_and_a_second_one_works():
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_START], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["works", "False True"], done.stderr
+
+
 def test_workers_asked_for_fit_into_the_session(local_ray):
     assert worker_resources(ClusterSettings(num_workers=4)).cpus == 1
 

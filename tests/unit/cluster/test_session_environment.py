@@ -87,10 +87,3 @@ def test_a_job_servers_address_is_told_apart():
     settings = ClusterSettings(address="http://10.0.0.1:8265")
     with pytest.raises(UserError, match="job server"), ray_session(settings):
         pass
-
-
-def test_the_temporary_folder_leaves_room_for_the_name_of_a_socket(monkeypatch):
-    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: "/tmp/" + "long" * 20)
-    assert session._short_temporary_folder() == "/tmp"
-    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: "/scratch")
-    assert session._short_temporary_folder() == "/scratch"
