@@ -82,6 +82,7 @@ class LocalCluster:
         self.folder = self._temporary.name
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", MARK: self.mark}
+        ours["RAY_worker_niceness"] = "0"  # else they wait for whatever other tests compute
         home = Path(self.folder) / "home"
         home.mkdir()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115

@@ -10,6 +10,8 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Else Ray's workers give way to whatever other tests compute, and hardly get on.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Of the object store that tests start; never anybody's own.
 os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
