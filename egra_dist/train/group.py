@@ -3,9 +3,12 @@
 import threading
 from typing import Any
 
+from ray._private.worker import get_dashboard_url
 from ray.train import UserCallback
-from ray.train.torch import TorchConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import get_train_context
 
 from egra_dist.errors import UserError
@@ -26,6 +29,22 @@ class ListeningTorchConfig(TorchConfig):
     def backend_cls(self) -> type[_TorchBackend]:
         """See Ray Train."""
         return _ListeningBackend
+
+
+class Trainer(TorchTrainer):
+    """Ray Train without the processes that a training of ours has no use for.
+
+    Nobody asks for shards of Ray Data. And what frees the workers' place when the controller dies
+    asks the dashboard for it; a local session has none, and its place goes with it: there each
+    training would end with ten seconds of waiting for an answer.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        useless = [DatasetsCallback]
+        if not get_dashboard_url():
+            useless.append(PlacementGroupCleanerCallback)
+        callbacks = super()._create_default_callbacks()
+        return [each for each in callbacks if not isinstance(each, tuple(useless))]
 
 
 class NoSecondTry(UserCallback):

@@ -59,13 +59,12 @@ class GroupNotStartedError(RuntimeError):
 
 def _trainer(worker: Callable[[dict[str, Any]], None], task: Task, cluster: ClusterSettings) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from egra_dist.train.group import ListeningTorchConfig, NoSecondTry
+    from egra_dist.train.group import ListeningTorchConfig, NoSecondTry, Trainer
 
     has_gpu = cluster.gpus_per_worker > 0
     least, most = cluster.min_workers or cluster.num_workers, cluster.num_workers
-    return TorchTrainer(
+    return Trainer(
         worker,
         train_loop_config={"task": task},
         torch_config=ListeningTorchConfig(backend="nccl" if has_gpu else "gloo"),

@@ -13,7 +13,8 @@ from test_training_ranks import make_task
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import ClusterSettings
 from egra_dist.errors import UserError
-from egra_dist.train.launch import launch
+from egra_dist.train import group
+from egra_dist.train.launch import _trainer, launch
 from egra_dist.train.task import Survival
 from egra_dist.train.worker import train_worker
 
@@ -65,6 +66,18 @@ def small(tmp_path_factory):
     )
     task = make_task(catalog, folder, f"train.max_epochs={NUM_EPOCHS}", "train.patience=999")
     return replace(task, survival=Survival(stuck_minutes=0.2))
+
+
+def test_processes_without_use_are_not_started(local_ray, small, monkeypatch):
+    def names():
+        callbacks = _trainer(train_worker, small, TWO_WORKERS)._create_default_callbacks()
+        return {type(callback).__name__ for callback in callbacks}
+
+    cleaner = "PlacementGroupCleanerCallback"
+    assert "BackendSetupCallback" in names()
+    assert not {"DatasetsCallback", cleaner} & names()
+    monkeypatch.setattr(group, "get_dashboard_url", lambda: "10.0.0.1:8265")
+    assert cleaner in names()
 
 
 def test_training_survives_frozen_killed_and_preempted_workers(local_ray, small, tmp_path, caplog):
