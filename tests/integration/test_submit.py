@@ -13,7 +13,7 @@ from egra_dist.catalog.synth import SynthSettings, synthesize
 from tests.clusters import REPOSITORY, LocalCluster, wait_for
 from tests.disturbance import last_step
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 
 
 # What another user's job does to the memory of the nodes that have CPUs: three times its size.
@@ -58,7 +58,7 @@ def start(*command):
 
 
 def ended(process):
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
