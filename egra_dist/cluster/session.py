@@ -20,6 +20,8 @@ from egra_dist.tracking.noise import quiet_environment
 _AUTHENTICATION = "RAY_AUTH_MODE"
 _LARGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 """Torch asks for large pages: tables are read at random, and new memory is there sooner."""
+_NO_PREEMPTION = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""This machine is not told to leave: no training starts a process to watch for it."""
 _HANDED_ON = (*_LARGE_PAGES, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")
 
 
@@ -76,6 +78,7 @@ def worker_environment(
     environment = {**quiet, **_LARGE_PAGES}
     if local:
         environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+        environment |= _NO_PREEMPTION
     for name in _HANDED_ON:
         if name in os.environ:
             environment[name] = os.environ[name]

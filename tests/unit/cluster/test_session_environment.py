@@ -28,6 +28,12 @@ def test_gloo_uses_the_loopback_on_one_machine_only():
     assert "GLOO_SOCKET_IFNAME" not in worker_environment(settings, QUIET, local=False)
 
 
+def test_only_a_cluster_is_watched_for_machines_that_leave():
+    name = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    assert worker_environment(ClusterSettings(), QUIET, local=True)[name] == "0"
+    assert name not in worker_environment(ClusterSettings(), QUIET, local=False)
+
+
 def test_the_settings_count_more_than_this_process_and_that_more_than_we(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
     environment = worker_environment(ClusterSettings(), QUIET, local=True)
