@@ -1,4 +1,4 @@
-"""Our worker groups, beside what Ray Train's own do, hear SIGTERM and know a user's mistake."""
+"""Our worker groups: what Ray Train does beside its own for us, and what it need not start."""
 
 import threading
 from typing import Any
