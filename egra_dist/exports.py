@@ -26,6 +26,8 @@ MODEL = "model"
 LISTS = "top_k"
 USERS = "users"
 """Its Parquet files; a folder of nothing else, so that it is read as one table."""
+_EXPORTED = ("graphs", "train", "history")
+"""What an export is made from; the last is only there where the settings ask for it."""
 _USERS_WORTH_RAY = 200_000
 """Below it one process makes their lists in about the time that Ray takes to start."""
 
@@ -111,7 +113,7 @@ def export_run(
     name = settings.model_name or config.tracking.experiment
     named = settings.model_copy(update={"model_name": name if registered else None})
     config = config.model_copy(update={"export": named})
-    artifacts = {name: run.artifact(name) for name in ("graphs", "train")}
+    artifacts = {name: run.artifact(name) for name in _EXPORTED if name in run.places}
     with Workspace(config, catalog, run.folder, verbosity, places=run.places) as workspace:
         return export(workspace, catalog, artifacts, config.export)
 
@@ -144,19 +146,20 @@ def export(
     Args:
         workspace: The run.
         catalog: What it learned from.
-        artifacts: What it left; ``train`` and ``graphs`` are needed.
+        artifacts: What it left; ``train`` and ``graphs`` are needed, ``history`` is read if there.
         settings: What is wanted.
 
     Returns:
         Counts and the recall of the index; where the model was registered, its version.
     """
+    inputs = {name: artifacts[name] for name in _EXPORTED if name in artifacts}
     trained = Trained(
         replace(catalog, features_folder=None),
-        artifacts["train"].folder,
-        artifacts["graphs"].folder / "training",
+        inputs["train"].folder,
+        inputs["graphs"].folder / "training",
         workspace.config.seed,
+        inputs["history"].folder if "history" in inputs else None,
     )
-    inputs = {name: artifacts[name] for name in ("graphs", "train")}
     exported = workspace.build(
         "export",
         settings.shaping,

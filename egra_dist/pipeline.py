@@ -26,6 +26,7 @@ from egra_dist.graph.buckets import Map
 from egra_dist.graph.item import merge_recipe, write_graphs, write_merged
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
+from egra_dist.histories import add_history
 from egra_dist.results import collect, curves, flat_metrics
 from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
@@ -197,6 +198,12 @@ class Pipeline:
 
     def _evaluate(self) -> None:
         """Reads the figures that the trainings left, or ranks their vectors again."""
+        if self._config.history.is_used:
+            for stage, task in self._trained.items():
+                kind = "history" if stage == MAIN else f"{stage}.history"
+                trained = self._artifacts[stage]
+                self._artifacts[kind] = add_history(self._workspace, kind, task, trained)
+                self._trained[stage] = replace(task, users=self._artifacts[kind].folder)
         for task in self._trained.values():
             if not task.evaluation_file.exists():
                 self._workspace.connect()
@@ -279,6 +286,7 @@ class Pipeline:
             features=self._catalog.features_folder,
             code=Path.cwd(),
             catalog_uri=self._catalog.uri,
+            history=self._config.history,
         )
 
     def _build(

@@ -133,7 +133,7 @@ class Catalog:
         self, part: Path, batch_rows: int
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
         """Users and items of one of :meth:`interaction_parts`, in batches."""
-        with _readable(part), pq.ParquetFile(part) as file:
+        with readable(part), pq.ParquetFile(part) as file:
             check_pairs(file.schema_arrow, part)
             for batch in file.iter_batches(batch_rows, columns=["user", "item"]):
                 users = check_range(batch["user"], self.num_users, part)
@@ -169,14 +169,14 @@ class Catalog:
     def iter_raw_ids(self, entities: Entities, batch_rows: int) -> Iterator[pa.Array]:
         """The same as :meth:`raw_ids`, in batches of at most ``batch_rows``."""
         for part in self._parts(Path(entities)):
-            with _readable(part), pq.ParquetFile(part) as file:
+            with readable(part), pq.ParquetFile(part) as file:
                 for batch in file.iter_batches(batch_rows, columns=["raw_id"]):
                     yield batch.column(0)
 
     def id_type(self, entities: Entities) -> pa.DataType:
         """Type of the raw ids: strings or int64."""
         part = self._parts(Path(entities))[0]
-        with _readable(part):
+        with readable(part):
             return pq.read_schema(part).field("raw_id").type
 
     def item_column(self, name: str) -> pa.ChunkedArray | None:
@@ -186,7 +186,7 @@ class Catalog:
     def _column(self, entities: Entities, name: str) -> pa.ChunkedArray | None:
         columns = []
         for part in self._parts(Path(entities)):
-            with _readable(part), pq.ParquetFile(part) as file:
+            with readable(part), pq.ParquetFile(part) as file:
                 if name not in file.schema_arrow.names:
                     return None
                 columns.append(file.read(columns=[name]).column(name))
@@ -201,7 +201,12 @@ class Catalog:
 
 
 @contextmanager
-def _readable(part: Path) -> Iterator[None]:
+def readable(part: Path) -> Iterator[None]:
+    """Names the file where what is read in the block is no Parquet.
+
+    Raises:
+        UserError: Instead of what the library raises.
+    """
     try:
         yield
     except UserError:

@@ -5,7 +5,7 @@ The format is that of the common toolkit (Zhou, "MMRec: Simplifying Multimodal R
 belongs to ``itemID`` ``i``.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,18 @@ _FIRST_LINE = 2  # of the rows, in a file whose first line is the header
 
 
 @dataclass(frozen=True)
+class Order:
+    """How the interactions of a user follow each other.
+
+    Attributes:
+        column: Column of times, non-negative integers; the rows stand in the order of time when
+            not given.
+    """
+
+    column: str | None = None
+
+
+@dataclass(frozen=True)
 class _Inter:
     """The rows of an ``.inter`` file, each array ``int64 [num_rows]``."""
 
@@ -36,13 +48,18 @@ class _Inter:
     users: NDArray[np.int64]
     items: NDArray[np.int64]
     labels: NDArray[np.int64]
+    times: NDArray[np.int64] | None = None
 
     def error(self, row: int, message: str) -> UserError:
         return UserError(f"{self.path}: line {row + _FIRST_LINE}: {message}")
 
 
 def ingest_mmrec(
-    folder: Path, out: Path, seed: int = 0, preprocessing: FeatureSettings | None = None
+    folder: Path,
+    out: Path,
+    seed: int = 0,
+    preprocessing: FeatureSettings | None = None,
+    order: Order | None = None,
 ) -> Catalog:
     """Turns an MMRec folder into a catalogue.
 
@@ -51,6 +68,7 @@ def ingest_mmrec(
         out: The catalogue folder.
         seed: Seed of the order of dense indices.
         preprocessing: What happens to the features.
+        order: Where the times of interactions come from; they are not kept when not given.
 
     Returns:
         The catalogue.
@@ -66,7 +84,7 @@ def ingest_mmrec(
     inputs = {"inter": content_digest([inter_path])}
     inputs |= {f"features/{name}": content_digest([path]) for name, path in feature_paths.items()}
 
-    inter = _read_inter(inter_path)
+    inter = _read_inter(inter_path, order)
     features = {name: open_npy(path) for name, path in feature_paths.items()}
     num_users = _count_users(inter)
     num_items = _count_items(inter, feature_paths, features)
@@ -77,6 +95,7 @@ def ingest_mmrec(
     user_ids, item_ids = rng.permutation(num_users), rng.permutation(num_items)
     preprocessing = preprocessing or FeatureSettings()
     recipe = {"reader": "mmrec", "seed": seed, **preprocessing.model_dump(exclude_defaults=True)}
+    recipe |= {"order": asdict(order)} if order else {}
     with writing_catalog(out, recipe, inputs) as writer:
         writer.add_entities("users", pa.table({"raw_id": user_ids}))
         writer.add_entities("items", pa.table({"raw_id": item_ids}))
@@ -96,21 +115,24 @@ def _find_inter(folder: Path) -> Path:
     return found[0]
 
 
-def _read_inter(path: Path) -> _Inter:
+def _read_inter(path: Path, order: Order | None) -> _Inter:
+    columns = [*COLUMNS, *([order.column] if order and order.column else [])]
     try:
         table = csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter="\t"),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string())),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
         )
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable tab-separated file: {reason}") from None
-    for name in COLUMNS:
+    for name in columns:
         if name not in table.column_names:
             raise UserError(f"{path}: no column {name!r}; its columns are {table.column_names}")
-    users, items, labels = (_to_integers(path, table, name) for name in COLUMNS)
-    inter = _Inter(path, users, items, labels)
+    users, items, labels, *times = (_to_integers(path, table, name) for name in columns)
+    if order and order.column is None:
+        times = [np.arange(len(users))]
+    inter = _Inter(path, users, items, labels, *times)
     if (wrong := np.flatnonzero(labels > 2)).size:
         value = labels[wrong[0]]
         raise inter.error(wrong[0], f"x_label is {value}, must be 0 (train), 1 (valid) or 2 (test)")
@@ -207,4 +229,6 @@ def _write_interactions(
         rows = inter.labels == label
         users, items = user_index[inter.users[rows]], item_index[inter.items[rows]]
         order = np.lexsort((items, users))
-        writer.add_interactions(split, users[order].astype(np.int32), items[order].astype(np.int32))
+        times = None if inter.times is None else inter.times[rows][order]
+        users, items = users[order].astype(np.int32), items[order].astype(np.int32)
+        writer.add_interactions(split, users, items, times)

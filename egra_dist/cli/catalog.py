@@ -50,6 +50,12 @@ def register(app: typer.Typer) -> None:
 def mmrec(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The MMRec folder.")],
     out: Out,
+    time: Annotated[
+        str | None, typer.Option(help="Column of times in the .inter file: integers from 0.")
+    ] = None,
+    rows_in_order: Annotated[
+        bool, typer.Option("--rows-in-order", help="Its rows stand in the order of time.")
+    ] = False,
     center: Center = False,
     whiten: Whiten = False,
     pca: Pca = None,
@@ -58,17 +64,23 @@ def mmrec(
     """Read a folder in MMRec's format: NAME.inter and MODALITY_feat.npy files.
 
     The .inter file is tab-separated with columns userID, itemID, x_label (0 train, 1 valid,
-    2 test). Row i of a feature file belongs to itemID i; a row of zeros marks it as missing.
+    2 test). Row i of a feature file belongs to itemID i; a row of zeros marks it as missing. Times
+    are kept where --time or --rows-in-order tells them; the settings history.* use them.
 
     Example: egra-dist ingest mmrec data/tiktok --out catalogs/tiktok
 
+    Example: egra-dist ingest mmrec data/microlens --time timestamp --out catalogs/microlens
+
     Example: egra-dist ingest mmrec data/wide --pca 256 --out catalogs/narrow
     """
-    from egra_dist.catalog.mmrec import ingest_mmrec
+    from egra_dist.catalog.mmrec import Order, ingest_mmrec
 
+    if time is not None and rows_in_order:
+        raise UserError(f"--time {time}: not together with --rows-in-order")
     started = perf_counter()
     preprocessing = _preprocessing(center, whiten, pca)
-    _report(ingest_mmrec(folder, out, seed, preprocessing), started)
+    order = Order(time) if time is not None or rows_in_order else None
+    _report(ingest_mmrec(folder, out, seed, preprocessing, order), started)
 
 
 @ingest.command()

@@ -16,6 +16,7 @@ from egra_dist.config.running import (
     ClusterSettings,
     EvaluationSettings,
     ExportSettings,
+    HistorySettings,
     KubernetesSettings,
     TrackingSettings,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "FeatureGraphSettings",
     "FeatureSettings",
     "FreedomSettings",
+    "HistorySettings",
     "ItemGraphSettings",
     "KubernetesSettings",
     "ManagedCollisionSettings",

@@ -8,6 +8,7 @@ from egra_dist.config.running import (
     ClusterSettings,
     EvaluationSettings,
     ExportSettings,
+    HistorySettings,
     TrackingSettings,
 )
 from egra_dist.config.training import PretrainSettings, TrainingSettings
@@ -54,6 +55,7 @@ class Config(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     item_graph: ItemGraphSettings = ItemGraphSettings()
     train: TrainingSettings = TrainingSettings()
+    history: HistorySettings = HistorySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     export: ExportSettings = ExportSettings()
     tracking: TrackingSettings = TrackingSettings()

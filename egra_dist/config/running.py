@@ -31,6 +31,38 @@ class EvaluationSettings(Settings):
     """Items that they are scored against at a time; changes memory, not the figures."""
 
 
+class HistorySettings(Settings):
+    """How much the latest items of users count in their final vectors.
+
+    After the training a user's vector ``u`` becomes ``(1 - share) u + share * h``, with ``h`` the
+    mean of the final vectors of the items that the user chose in training, weighted by how late. Of
+    several shares and decays each model of the run gets those that are best on validation, by its
+    ``metric``; trying them trains nothing again.
+    """
+
+    shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)] = [0]
+    """Shares of the history that are tried; 0 leaves vectors as they are."""
+    decays: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.5]
+    """What an item weighs against the one that was chosen next, tried with every share; with 1 all
+    weigh the same, and the catalogue needs no times."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether vectors may change."""
+        return any(self.shares)
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether interactions must have times."""
+        return self.is_used and any(decay < 1 for decay in self.decays)
+
+    @property
+    def candidates(self) -> list[tuple[float, float]]:
+        """Shares and decays to be tried; without a share the decay makes no difference."""
+        pairs = {(share, decay if share else 1.0) for share in self.shares for decay in self.decays}
+        return sorted(pairs)
+
+
 class ExportSettings(Settings):
     """What leaves the house."""
 

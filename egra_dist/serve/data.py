@@ -39,18 +39,23 @@ class Trained:
         folder: Where the final vectors are.
         training: Folder of ``R``.
         seed: The run's.
+        users: Where those of the users are, if elsewhere.
     """
 
     catalog: Catalog
     folder: Path
     training: Path
     seed: int
+    users: Path | None = None
+
+    def file(self, entities: Entities) -> Path:
+        """Where final vectors are."""
+        folder = (self.users or self.folder) if entities == "users" else self.folder
+        return folder / f"{entities[:-1]}_vectors.npy"
 
     def vectors(self, entities: Entities) -> NDArray[np.float32]:
         """Final vectors ``float32 [num_entities, dim]``, memory-mapped."""
-        vectors: NDArray[np.float32] = np.load(
-            self.folder / f"{entities[:-1]}_vectors.npy", mmap_mode="r"
-        )
+        vectors: NDArray[np.float32] = np.load(self.file(entities), mmap_mode="r")
         return vectors
 
 
@@ -68,8 +73,8 @@ def write_data(trained: Trained, settings: ExportSettings, folder: Path) -> dict
     catalog = trained.catalog
     folder.mkdir()
     for entities in _TABLES:
-        name = f"{entities[:-1]}_vectors.npy"
-        shutil.copyfile(trained.folder / name, folder / name)
+        vectors = trained.file(entities)
+        shutil.copyfile(vectors, folder / vectors.name)
         ids = catalog.iter_raw_ids(entities, _BATCH_ROWS)
         write_ids(ids, catalog.id_type(entities), folder / entities)
     np.save(folder / "counts.npy", column_counts(Csr.load(trained.training)))

@@ -152,6 +152,11 @@ def parse_space(fields: dict[str, Any], source: object = "space") -> SearchSpace
 
 
 def _distribution(path: str, fields: Any) -> Distribution:
+    if path.split(".")[0] == "history":
+        raise ValueError(
+            f"space.{path}: histories count after the training, with which a trial ends; "
+            "a run tries all values of history.shares and history.decays"
+        )
     if not isinstance(fields, dict):
         raise ValueError(f"space.{path} = {fields!r}: expected e.g. {{choice: [...]}}")
     try:

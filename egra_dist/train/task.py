@@ -7,13 +7,30 @@ from typing import Any
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.remote import fetch_catalog
-from egra_dist.config import ClusterSettings, EvaluationSettings, TrainingSettings
+from egra_dist.config import (
+    ClusterSettings,
+    EvaluationSettings,
+    HistorySettings,
+    TrainingSettings,
+)
 from egra_dist.extension import load_own, own_names
 from egra_dist.manifest import digest_of
 from egra_dist.storage import Storage
 
 SHARES = "item_shares"
 """Folder, beside the vectors, of what each modality adds to those of the items."""
+HISTORY = "history.json"
+"""Shares and decays of the users' histories that were tried, the one that was taken first."""
+
+
+def vectors_file(folder: Path, table: str) -> Path:
+    """Where the final vectors of users or items are, ``float32 [num_rows, dim]``.
+
+    Args:
+        folder: What a training has left.
+        table: ``user`` or ``item``.
+    """
+    return folder / f"{table}_vectors.npy"
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,9 @@ class Task:
         verbosity: 0, or more to see what the libraries say.
         features: Folder of the preprocessed features; the catalogue's own when None.
         code: Where modules of the user's own are looked for, too; the current folder when None.
+        history: How much the latest items of users count.
+        users: Folder of the users' vectors where :attr:`history` has changed them, and of their
+            figures; None: :attr:`folder`.
     """
 
     stage: str
@@ -96,6 +116,8 @@ class Task:
     verbosity: int = 0
     features: Path | None = None
     code: Path | None = None
+    history: HistorySettings = field(default_factory=HistorySettings)
+    users: Path | None = None
 
     def open_catalog(self) -> Catalog:
         """The catalogue, with the features as they are to be used."""
@@ -113,7 +135,8 @@ class Task:
         """Where the figures go; named by how they are computed."""
         shaping = {"cutoffs", "mask_valid", "num_users"}
         settings = self.evaluation.model_dump(include=shaping, exclude_none=True)
-        return self.folder / f"evaluation-{digest_of('evaluation', settings, {})}.json"
+        folder = self.users or self.folder
+        return folder / f"evaluation-{digest_of('evaluation', settings, {})}.json"
 
 
 @dataclass(frozen=True)

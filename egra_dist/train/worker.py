@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: a training and the evaluation of its vectors, or that alone."""
+"""What each Ray Train worker runs: a training, or what is done with vectors that were trained."""
 
 import dataclasses
 import logging
@@ -23,12 +23,13 @@ from egra_dist.tracking.noise import setup_logging
 from egra_dist.tracking.recorder import MetricRecorder
 from egra_dist.train.agreement import Ending
 from egra_dist.train.commit import TrainingState
+from egra_dist.train.history import Histories
 from egra_dist.train.loop import EndedError, Parts, train
 from egra_dist.train.propagation import Vectors
 from egra_dist.train.setup import assemble, partition_of
 from egra_dist.train.sharding import SHARDING, actual_sharding
 from egra_dist.train.shared import create_shared
-from egra_dist.train.task import SHARES, Task
+from egra_dist.train.task import HISTORY, SHARES, Task, vectors_file
 from egra_dist.train.validation import evaluate_rows
 from egra_dist.train.watchdog import Watchdog
 
@@ -73,12 +74,39 @@ def evaluate_worker(config: dict[str, Any]) -> None:
     task, device = _start(config)
     catalog = task.open_catalog()
     nodes = partition_of(catalog)
-    rank = dist.get_rank()
-    users = _read_rows(task.folder / f"{USER}_vectors.npy", nodes.users.block(rank), device)
-    items = _read_rows(task.folder / f"{ITEM}_vectors.npy", nodes.items.block(rank), device)
-    figures = _evaluate(task, catalog, nodes, users, items)
-    if rank == 0:
+    vectors = _read_vectors(task, nodes, task.users or task.folder, device)
+    figures = _evaluate(task, catalog, nodes, vectors.users, vectors.items)
+    if dist.get_rank() == 0:
         write_json(task.evaluation_file, figures)
+
+
+def history_worker(config: dict[str, Any]) -> None:
+    """Mixes histories into users' vectors that were trained earlier, and evaluates them."""
+    task, device = _start(config)
+    assert task.users, "they go beside those that were trained"
+    catalog = task.open_catalog()
+    nodes = partition_of(catalog)
+    vectors = _read_vectors(task, nodes, task.folder, device)
+    with write_failures_named(task.users):
+        users, tried = Histories(task, catalog, nodes, vectors).best()
+        _write_rows(vectors_file(task.users, USER), nodes.users, users)
+        figures = _evaluate(task, catalog, nodes, users, vectors.items)
+        if dist.get_rank() == 0:
+            write_json(task.users / HISTORY, [dataclasses.asdict(each) for each in tried])
+            write_json(task.evaluation_file, figures)
+
+
+def _read_vectors(
+    task: Task, nodes: NodePartition, folder_of_users: Path, device: torch.device
+) -> Vectors:
+    rank = dist.get_rank()
+    users = vectors_file(folder_of_users, USER)
+    items = vectors_file(task.folder, ITEM)
+    return Vectors(
+        _read_rows(users, nodes.users.block(rank), device),
+        _read_rows(items, nodes.items.block(rank), device),
+        None,
+    )
 
 
 def _start(config: dict[str, Any]) -> tuple[Task, torch.device]:
@@ -137,8 +165,8 @@ def _evaluate(
 
 def _write_vectors(folder: Path, nodes: NodePartition, vectors: Vectors) -> None:
     """Each rank writes its own rows into one file per table: nothing is gathered."""
-    _write_rows(folder / f"{USER}_vectors.npy", nodes.users, vectors.users)
-    _write_rows(folder / f"{ITEM}_vectors.npy", nodes.items, vectors.items)
+    _write_rows(vectors_file(folder, USER), nodes.users, vectors.users)
+    _write_rows(vectors_file(folder, ITEM), nodes.items, vectors.items)
     for name, shares in vectors.item_shares.items():
         # Only explanations read them: half precision does.
         _write_rows(folder / SHARES / f"{name}.npy", nodes.items, shares.half())

@@ -44,6 +44,10 @@ def test_mmrec(refused, tmp_path):
     )
     assert Catalog.open(out).num_items == 3
 
+    line = refused(*MMREC, raw, "--out", out, "--time", "at", "--rows-in-order")
+    assert line.endswith("--time at: not together with --rows-in-order")
+    line = refused(*MMREC, raw, "--out", out, "--time", "at")
+    assert line.endswith("no column 'at'; its columns are ['userID', 'itemID', 'x_label']")
     line = refused(*MMREC, raw, "--out", raw)
     assert line.endswith("raw: holds other files and no catalogue; give a new or empty folder")
     (raw / "tiny.inter").write_text("userID\titemID\tx_label\n0\t0\t0\n0\tb\t1\n")

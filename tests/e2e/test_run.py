@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import load_config
 from egra_dist.graph.csr import Csr
 from egra_dist.tracking.client import open_client
+from egra_dist.train.task import HISTORY
 
 CONFIG = Path("configs/default.yaml")
 QUICK = [
@@ -264,9 +266,35 @@ def test_other_cutoffs_rank_again_without_training(finished, catalog, local_ray)
     assert second["ndcg_at_20"] == first["ndcg_at_20"]
 
 
+def test_histories_change_users_without_training(finished, catalog, local_ray):
+    out, _ = finished
+    made = run_again(catalog, out, "history.shares=[0.3, 0.9]", "history.decays=[1]")
+    kinds = {folder.name.rpartition("-")[0]: folder for folder in made}
+    assert set(kinds) == {"history", "pretrain.history"}
+    metrics = json.loads((out / "metrics.json").read_text())
+    for kind, model in (("history", "egra"), ("pretrain.history", "mgcn")):
+        tried = json.loads((kinds[kind] / HISTORY).read_text())
+        counts = json.loads((kinds[kind] / "manifest.json").read_text())["counts"]
+        assert len(tried) == 2 and {**counts, **tried[0]} == counts
+        score = metrics["models"][model]["valid"]["recall_at_20"]
+        assert score == tried[0]["score"] == max(each["score"] for each in tried)
+
+    # Users are exported as they were evaluated; also by the verb, later.
+    vectors = np.load(kinds["history"] / "user_vectors.npy")
+    for trained in out.glob("artifacts/train-*"):
+        assert not np.allclose(vectors, np.load(trained / "user_vectors.npy"), atol=1e-3)
+    for _ in range(2):
+        users = pq.read_table(out / "export" / "users")
+        np.testing.assert_array_equal(np.stack(users["vector"].to_numpy()), vectors)
+        shutil.rmtree(out / "export")
+        egra_dist("export", out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--set=history.shares=[0.5]"], "history.decays = [0.5]: "),
+        (["--set=history.shares=[1.5]"], "history.shares.0 = 1.5"),
         (["--set=train.aligment.focus=hard"], "did you mean 'train.alignment'"),
         (["--stage=trian"], "stage 'trian' is not known"),
         (["--set=train.model.modalities=[smell]"], "no modality 'smell'"),

@@ -180,3 +180,26 @@ def test_gpus_have_more_kernels_than_cpus():
     assert on_cpus.train.tables.kernel == "fused"
     on_gpus = [*TORCHREC, "cluster.gpus_per_worker=1", "train.tables.kernel=fused_uvm_caching"]
     assert load_config(None, on_gpus).train.optimizer.tables == "adam"
+
+
+def test_histories_are_tried_once_each():
+    tried = load_config(None, ["history.shares=[0, 0.5, 0]", "history.decays=[0.2, 1]"]).history
+    assert tried.candidates == [(0, 1), (0.5, 0.2), (0.5, 1)]
+    assert tried.is_used and tried.needs_times
+    plain_mean = load_config(None, ["history.shares=[1]", "history.decays=[1]"]).history
+    assert plain_mean.is_used and not plain_mean.needs_times
+    assert not Config().history.is_used and not Config().history.needs_times
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("history.shares=[]", "history.shares"),
+        ("history.shares=[-0.1]", "history.shares.0"),
+        ("history.decays=[0]", "history.decays.0"),
+        ("history.decays=[1.2]", "history.decays.0"),
+    ],
+)
+def test_histories_outside_their_bounds_are_refused(setting, words):
+    with pytest.raises(UserError, match=words):
+        load_config(None, [setting])

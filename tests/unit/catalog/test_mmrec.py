@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from egra_dist.catalog.catalog import SPLITS, Catalog
-from egra_dist.catalog.mmrec import ingest_mmrec
+from egra_dist.catalog.mmrec import Order, ingest_mmrec
+from egra_dist.catalog.timed import has_times, iter_timed
 from egra_dist.errors import UserError
+from tests.unit.catalog.conftest import ROWS
 
 
 def raw_interactions(catalog: Catalog, split):
@@ -16,11 +18,11 @@ def raw_interactions(catalog: Catalog, split):
     return set(zip(raw_users.tolist(), raw_items.tolist(), strict=True))
 
 
-def refused(mmrec_folder, tmp_path, message):
+def refused(mmrec_folder, tmp_path, message, order=None):
     """Asserts that ingestion names what is wrong in one line, and leaves nothing behind."""
     out = tmp_path / "out" / "catalog"
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        ingest_mmrec(mmrec_folder.path, out)
+        ingest_mmrec(mmrec_folder.path, out, order=order)
     assert "\n" not in str(caught.value)
     assert not out.parent.exists() or not list(out.parent.iterdir())
 
@@ -46,6 +48,36 @@ def test_order_of_columns_and_further_columns_do_not_matter(mmrec_folder, tmp_pa
     other = ingest_mmrec(mmrec_folder.path, tmp_path / "other")
     for split in SPLITS:
         assert raw_interactions(plain, split) == raw_interactions(other, split)
+
+
+def times_of(catalog: Catalog):
+    """Times by raw user and item, training interactions alone."""
+    raw_users, raw_items = (catalog.raw_ids(name).to_pylist() for name in ("users", "items"))
+    return {
+        (raw_users[user], raw_items[item]): time
+        for block in iter_timed(catalog, slice(0, catalog.num_users))
+        for user, item, time in zip(*block, strict=True)
+    }
+
+
+def test_times_are_kept_where_somebody_says_what_they_are(mmrec_folder, tmp_path):
+    without = ingest_mmrec(mmrec_folder.path, tmp_path / "without")
+    assert not has_times(without)
+    by_rows = ingest_mmrec(mmrec_folder.path, tmp_path / "rows", order=Order())
+    trained = [row for row in enumerate(ROWS) if row[1][2] == 0]
+    assert times_of(by_rows) == {(user, item): row for row, (user, item, _) in trained}
+
+    rows = [(user, item, label, 1000 - 7 * row) for row, (user, item, label) in enumerate(ROWS)]
+    mmrec_folder.write(rows, header="userID\titemID\tx_label\ttimestamp")
+    by_column = ingest_mmrec(mmrec_folder.path, tmp_path / "times", order=Order("timestamp"))
+    assert times_of(by_column) == {(u, i): time for u, i, label, time in rows if label == 0}
+    assert len({each.digest for each in (without, by_rows, by_column)}) == 3
+
+
+def test_times_that_cannot_be_read_are_refused(mmrec_folder, tmp_path):
+    refused(mmrec_folder, tmp_path, "no column 'timestamp'; its columns are", Order("timestamp"))
+    mmrec_folder.write([(0, 0, 0, 5), (0, 1, 0, 1.5)], "userID\titemID\tx_label\tat")
+    refused(mmrec_folder, tmp_path, "line 3: at is '1.5', must be a non-negative", Order("at"))
 
 
 def test_interactions_are_sorted(mmrec_folder, tmp_path):

@@ -70,6 +70,7 @@ def test_equal_trials_are_one():
         ({"space": {}}, "at least 1"),
         ({"space": {RATE: 3}}, f"space.{RATE} = 3: expected e.g. {{choice"),
         ({"space": {RATE: {"unifrom": [0, 1]}}}, "'unifrom'; did you mean 'uniform'?"),
+        ({"space": {"history.shares": {"grid": [[0.5]]}}}, "histories count after the training"),
         ({"space": {RATE: {}}}, f"space.{RATE}: expected exactly one of choice, grid"),
         ({"space": {RATE: {"uniform": [0, 1], "grid": [1]}}}, "expected exactly one of"),
         ({"space": {RATE: {"uniform": [1, 0]}}}, "uniform = [1.0, 0.0]: the first must be"),
