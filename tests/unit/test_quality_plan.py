@@ -111,3 +111,21 @@ def test_finals_have_the_best_settings_by_validation_and_every_seed():
     done = {**measured, **measure(better[:3], lambda trial: 0.0)}
     left = [t for t in plan_of("final", "tiktok", "lightgcn", done) if t.loss == "bpr"]
     assert left == better[3:]
+
+
+def test_histories_are_run_for_every_trained_model_where_the_order_is_known():
+    searches = plan_of("search", "microlens50k", "lightgcn")
+    wanted = next(trial for trial in searches if trial.loss == "softmax")
+    measured = measure(searches, lambda trial: float(trial == wanted))
+    histories = plan_of("history", "microlens50k", "lightgcn", measured)
+    assert [(trial.loss, trial.seed) for trial in histories] == [("softmax", s) for s in range(3)]
+    for trial in histories:
+        assert trial.settings.items() >= wanted.settings.items()
+        assert {key for key in trial.settings if key not in wanted.settings} == {
+            "history.shares",
+            "history.decays",
+        }
+    shallow = measure(plan_of("search", "microlens50k", "ease"), lambda trial: 0.0)
+    assert plan_of("history", "microlens50k", "ease", shallow) == []
+    elsewhere = measure(plan_of("search", "baby", "lightgcn"), lambda trial: 0.0)
+    assert plan_of("history", "baby", "lightgcn", elsewhere) == []

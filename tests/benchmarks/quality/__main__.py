@@ -55,6 +55,8 @@ def ingest(name, arguments):
         return
     source = arguments.data / name
     command = ["ingest", "mmrec", str(source), "--out", str(catalog)]
+    if DATA_SETS[name].get("rows_in_order"):
+        command.append("--rows-in-order")
     subprocess.run([sys.executable, "-m", "egra_dist", *command], check=True)
 
 

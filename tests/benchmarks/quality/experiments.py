@@ -1,5 +1,5 @@
 """What is compared: models with their search spaces, published settings, ablations of EGRA,
-corrupted features.
+corrupted features, histories.
 
 On one data set every trained model gets the same number of trials for each of its losses. Values
 are tried in a seeded random order; the best by validation Recall@20 is run with every seed, that of
@@ -14,8 +14,16 @@ BATCH_SIZE = 2048
 DATA_SETS = {
     "tiktok": {"trials": 4, "seeds": 5, "variant_seeds": 3},
     "baby": {"trials": 2, "seeds": 3, "variant_seeds": 3},
-    "microlens50k": {"trials": 2, "seeds": 3, "variant_seeds": 2, "patience": 5},
+    "microlens50k": {
+        "trials": 2,
+        "seeds": 3,
+        "variant_seeds": 2,
+        "patience": 5,
+        "rows_in_order": True,
+    },
 }
+HISTORIES = {"history.shares": [0.5, 0.75, 0.9, 1], "history.decays": [0.2, 0.4, 0.6, 0.8]}
+"""What is tried after a training where the order of a user's interactions is known."""
 SHALLOW_TRIALS = 4
 WORSE_LOSS_SEEDS = 2
 PRETRAINED = "mgcn"

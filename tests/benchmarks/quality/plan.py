@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from tests.benchmarks.quality.experiments import (
     BATCH_SIZE,
     DATA_SETS,
+    HISTORIES,
     MODELS,
     PRETRAINED,
     PUBLISHED,
@@ -126,6 +127,17 @@ class Plan:
             for seed in range(DATA_SETS[data]["seeds"])
         ]
 
+    def histories(self, data, model):
+        """The best of a model with its users' latest items, where it is known which they are."""
+        best = self.best(data, model)
+        if best is None or MODELS[model].is_shallow or not DATA_SETS[data].get("rows_in_order"):
+            return []
+        settings = {**best.settings, **HISTORIES}
+        return [
+            Trial(data, model, best.loss, "history", seed, settings)
+            for seed in range(DATA_SETS[data]["seeds"])
+        ]
+
     def variants(self, data, model, purposes):
         """The best of a model with one thing changed, with every seed."""
         best = self.best(data, model)
@@ -151,7 +163,8 @@ class Plan:
         for model, loss in pairs:
             yield from self.searches(data, model, loss)
         finals = [trial for pair in pairs for trial in self.finals(data, *pair)]
-        yield from sorted(finals, key=lambda trial: trial.seed)
+        histories = [trial for name in self._models for trial in self.histories(data, name)]
+        yield from sorted([*finals, *histories], key=lambda trial: trial.seed)
         published = [trial for name in self._models for trial in self.published(data, name)]
         yield from sorted(published, key=lambda trial: trial.seed)
         variants = [

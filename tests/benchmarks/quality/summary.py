@@ -9,6 +9,7 @@ from tests.benchmarks.quality.experiments import (
     REMOVED,
     VARIANTS,
 )
+from tests.benchmarks.quality.histories import history_cells
 from tests.benchmarks.quality.plan import METRIC, Plan
 from tests.benchmarks.quality.rows import best_of, better_settings, values
 
@@ -22,6 +23,8 @@ ROWS = (
     "against LightGCN",
     "against MGCN, head items",
     "against MGCN, tail items",
+    "EGRA with users' latest items, R@20 / N@20",
+    "best of the others with users' latest items",
     "R@20 kept with 30% of modality rows corrupted",
     "the same with the item graph of raw features",
     "the same with those rows taken away instead",
@@ -64,6 +67,7 @@ def column(data, measured):
         " / ".join(gain(egra, others[model], by) for by, model in best.items()),
         *(gain(egra, others.get(model, [])) for model in ("mgcn", "lightgcn")),
         *(slice_change(egra, others.get("mgcn", []), name) for name in ("head", "tail")),
+        *history_cells(plan, data, measured),
         *(kept(plan, data, measured, name, purpose) for purpose in SPOILT),
     ]
     return dict(zip(ROWS, cells, strict=True))

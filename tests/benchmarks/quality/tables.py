@@ -15,6 +15,7 @@ from tests.benchmarks.quality.experiments import (
     UNIFORM_AND_CONSTANT,
     VARIANTS,
 )
+from tests.benchmarks.quality.histories import history_table
 from tests.benchmarks.quality.plan import METRIC, Plan
 from tests.benchmarks.quality.rows import best_of, better_loss, collect, spread, values
 from tests.benchmarks.quality.summary import summary
@@ -48,6 +49,7 @@ def section(data, measured):
     better = {model: better_loss(finals, model) for model, _ in finals}
     budget = "Trials of each trained model: " + budget_of(data)
     parts = [f"## {data}", budget, main_table(finals, better), slice_table(finals, better)]
+    parts.append(history_table(plan, data, measured))
     for model in VARIANTS:
         if model in better:
             parts += variant_tables(plan, data, measured, model, finals[model, better[model]])

@@ -91,6 +91,8 @@ def trained(spec):
     users, items, facts = stages.trained()
     from egra_dist.evaluate.protocol import evaluate_vectors
 
+    if config.history.is_used:
+        users, facts["history"] = stages.with_histories(users, items)
     figures = {
         name: dataclasses.asdict(evaluate_vectors(split, users, items, config.evaluation))
         for name, split in splits(spec, stages.catalog, stages.training)
@@ -131,13 +133,29 @@ class Stages:
             np.save(folder / "items.npy", items.numpy())
             return facts
 
-        recipe = self._config.model_dump(
-            mode="json", exclude={"tracking", "cluster", "evaluation", "baselines"}
-        )
+        later = {"tracking", "cluster", "evaluation", "baselines", "history"}
+        recipe = self._config.model_dump(mode="json", exclude=later)
         done = self._build("train", recipe, make)
         names = ("cpu_seconds", "epochs", "best_epoch")
         facts = {name: done.manifest.counts[name] for name in names}
         return np.load(done.folder / "users.npy"), np.load(done.folder / "items.npy"), facts
+
+    def with_histories(self, users, items):
+        """Users' vectors with what is best of their histories, and what that is."""
+        import numpy as np
+        import torch
+
+        from egra_dist.config import MAIN
+        from egra_dist.train.history import Histories
+        from egra_dist.train.propagation import Vectors
+        from egra_dist.train.setup import partition_of
+
+        task = self._task(MAIN, self._config.train, None)
+        np.save(task.folder / "item_vectors.npy", items)
+        vectors = Vectors(torch.from_numpy(users), torch.from_numpy(items), None)
+        nodes = partition_of(self.catalog)
+        users, tried = Histories(task, self.catalog, nodes, vectors).best()
+        return users, dataclasses.asdict(tried[0])
 
     def train(self, stage):
         """Final vectors of users and items, and how the training went."""
@@ -210,10 +228,14 @@ class Stages:
         import torch
 
         from egra_dist.train.setup import assemble
+
+        return assemble(self._task(stage, settings, merged), torch.device("cpu"))
+
+    def _task(self, stage, settings, merged):
         from egra_dist.train.task import GraphPaths, Task
 
         seen = settings.model.seen_of(self.catalog.modalities)
-        task = Task(
+        return Task(
             stage=stage,
             catalog=self.catalog.path,
             graphs=GraphPaths.of(self._graphs.folder, seen, merged),
@@ -222,8 +244,8 @@ class Stages:
             folder=Path(tempfile.mkdtemp()),
             seed=self._config.seed,
             features=self.catalog.features_folder,
+            history=self._config.history,
         )
-        return assemble(task, torch.device("cpu"))
 
     def _build(self, kind, settings, make):
         """Shared by the trials of a data set; one process at a time makes it."""
