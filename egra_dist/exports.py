@@ -158,8 +158,11 @@ def export(
         inputs["train"].folder,
         inputs["graphs"].folder / "training",
         workspace.config.seed,
-        inputs["history"].folder if "history" in inputs else None,
     )
+    if "history" in inputs:
+        history = inputs["history"]
+        decay = history.manifest.counts["decay"]
+        trained = replace(trained, users=history.folder, decay=decay)
     exported = workspace.build(
         "export",
         settings.shaping,

@@ -26,6 +26,8 @@ class Exported:
     users: NDArray[np.float32]
     items: NDArray[np.float32]
     facts: dict
+    trained: Path
+    training: Path
 
     @property
     def data(self) -> Path:
@@ -69,7 +71,8 @@ def export_at_random(
     source = Trained(catalog, trained, folder / "training", seed=0)
     facts = write_data(source, settings or ExportSettings(), folder / "data")
     save_model(folder / "data", folder / "model")
-    return Exported(catalog, folder / "model", users, items, facts)
+    places = (trained, folder / "training")
+    return Exported(catalog, folder / "model", users, items, facts, *places)
 
 
 def _catalog(

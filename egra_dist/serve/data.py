@@ -19,9 +19,11 @@ from egra_dist.catalog.catalog import Catalog, Entities, Split
 from egra_dist.catalog.features import RowBlocks
 from egra_dist.catalog.writer import write_npy
 from egra_dist.config import ExportSettings
+from egra_dist.files import write_json
 from egra_dist.graph.csr import Csr, starts_of
 from egra_dist.graph.products import column_counts
 from egra_dist.serve.egra_model.ids import write_ids
+from egra_dist.serve.egra_model.recommender import HISTORY
 from egra_dist.serve.index import write_index
 
 TITLES = "titles.arrow"
@@ -40,6 +42,7 @@ class Trained:
         training: Folder of ``R``.
         seed: The run's.
         users: Where those of the users are, if elsewhere.
+        decay: What an item of a history weighs against the one that was chosen next.
     """
 
     catalog: Catalog
@@ -47,6 +50,7 @@ class Trained:
     training: Path
     seed: int
     users: Path | None = None
+    decay: float = 1.0
 
     def file(self, entities: Entities) -> Path:
         """Where final vectors are."""
@@ -77,6 +81,8 @@ def write_data(trained: Trained, settings: ExportSettings, folder: Path) -> dict
         shutil.copyfile(vectors, folder / vectors.name)
         ids = catalog.iter_raw_ids(entities, _BATCH_ROWS)
         write_ids(ids, catalog.id_type(entities), folder / entities)
+    if trained.decay < 1:
+        write_json(folder / HISTORY, {"decay": trained.decay})
     np.save(folder / "counts.npy", column_counts(Csr.load(trained.training)))
     write_seen(catalog, settings.leave_out, folder)
     (folder / "features").mkdir()

@@ -104,14 +104,14 @@ class Explainer:
         """
         answer = self.recommender.answer(query, k)
         items = self.recommender.items.find(answer.items)
-        vector, history, is_mean = self._basis(query)
+        vector, history, weights = self._basis(query)
         explained = [
             Explanation(
                 item=name,
                 title=self.title(row),
                 score=score,
                 parts={} if vector is None else self._parts(vector, int(row), score),
-                neighbors=self._neighbors(int(row), history, is_mean),
+                neighbors=self._neighbors(int(row), history, weights),
             )
             for name, row, score in zip(answer.items, items, answer.scores, strict=True)
         ]
@@ -123,17 +123,18 @@ class Explainer:
 
     def _basis(
         self, query: "Query"
-    ) -> tuple[NDArray[np.float32] | None, NDArray[np.integer], bool]:
-        """What is ranked by, whose neighbours count, and whether it is their mean."""
+    ) -> tuple[NDArray[np.floating] | None, NDArray[np.integer], NDArray[np.float64] | None]:
+        """What is ranked by, whose neighbours count, and what they weigh if it is their mean."""
         recommender = self.recommender
         given = recommender.items.find(query.items)
         given = given[given >= 0]
         if query.user is not None and (user := int(recommender.users.find([query.user])[0])) >= 0:
             history = np.union1d(recommender.seen_by(user), given)
-            return recommender.user_vectors[user], history, False
+            return recommender.user_vectors[user], history, None
         if len(given) == 0:
-            return None, given, False
-        return recommender.ranker.vectors[given].mean(0, dtype=np.float64), given, True
+            return None, given, None
+        weights = recommender.weights(len(given))
+        return weights @ recommender.ranker.vectors[given].astype(np.float64), given, weights
 
     def _parts(self, vector: NDArray[Any], item: int, score: float) -> dict[str, float]:
         modalities = {
@@ -142,7 +143,9 @@ class Explainer:
         }
         return {"behavior": score - sum(modalities.values()), **modalities} if modalities else {}
 
-    def _neighbors(self, item: int, history: NDArray[np.integer], is_mean: bool) -> list[Neighbor]:
+    def _neighbors(
+        self, item: int, history: NDArray[np.integer], weights: NDArray[np.float64] | None
+    ) -> list[Neighbor]:
         if len(history) == 0:
             return []
         vectors = self.recommender.ranker.vectors
@@ -150,17 +153,18 @@ class Explainer:
         products = others @ own
         lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(own)
         cosines = products / np.where(lengths > 0, lengths, 1)
-        nearest = np.argsort(-(products if is_mean else cosines), kind="stable")[:NUM_NEIGHBORS]
+        shares = None if weights is None else weights * products
+        nearest = np.argsort(-(cosines if shares is None else shares), kind="stable")
         return [
             Neighbor(
                 item=self.recommender.items.of_rows([history[place]])[0],
                 title=self.title(history[place]),
                 cosine=float(cosines[place]),
-                share=float(products[place]) / len(history) if is_mean else None,
+                share=None if shares is None else float(shares[place]),
                 features=self._feature_cosines(item, int(history[place])),
                 linked=self._link(item, int(history[place])),
             )
-            for place in nearest
+            for place in nearest[:NUM_NEIGHBORS]
         ]
 
     def _feature_cosines(self, left: int, right: int) -> dict[str, float]:

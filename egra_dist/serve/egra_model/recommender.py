@@ -1,5 +1,6 @@
 """Recommendations from exported files, which are memory-mapped: vectors, ids, what users saw."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,8 @@ from .ids import Ids, RawId
 from .ranking import NO_ITEM, Best, Ranker, exact_dot
 
 Source = Literal["user", "items", "popularity"]
+HISTORY = "history.json"
+"""How items of a query are weighed; absent where all weigh the same."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Query:
 
     Attributes:
         user: A user's id.
-        items: What they have chosen: in place of a user that is not known, and left out.
+        items: What they have chosen, the latest last: in place of a user that is not known, and
+            left out.
         new_items: Features by modality of items that the model does not know, by their ids.
     """
 
@@ -41,7 +45,8 @@ class Answer:
         scores: Inner products with the vector that :attr:`source` names; training interactions
             for ``"popularity"``.
         source: Whether they follow from the user's vector, from the mean of the vectors of the
-            items given, or are the most popular.
+            items given (the later ones weighing more by :attr:`Recommender.decay`), or are the most
+            popular.
         ignored: Ids of the query that played no part: items that are not known, and new items
             where there was no vector to rank them by.
     """
@@ -65,6 +70,7 @@ class Recommender:
         seen_items: What each user is never recommended.
         counts: ``int64 [num_items]``: training interactions.
         features: Those of the items.
+        decay: What an item of a query weighs against the one that was chosen next.
     """
 
     users: Ids
@@ -75,6 +81,7 @@ class Recommender:
     seen_items: NDArray[np.int32]
     counts: NDArray[np.int64]
     features: FeatureSpace
+    decay: float = 1.0
 
     @classmethod
     def open(cls, folder: Path) -> "Recommender":
@@ -93,6 +100,7 @@ class Recommender:
             seen_items=arrays["seen_items"],
             counts=arrays["counts"],
             features=FeatureSpace.open(folder / "features", arrays["counts"] > 0),
+            decay=_read_decay(folder / HISTORY),
         )
 
     def best_of_users(self, users: Iterable[int], k: int) -> Best:
@@ -112,8 +120,12 @@ class Recommender:
         """
         known = self.items.find(query.items)
         rows, new = known[known >= 0], self._new_vectors(query)
-        in_history = [vector for name, vector in new.items() if name in query.items]
-        vector, source, left_out = self._vector(query, rows, in_history)
+        history = [
+            self.ranker.vectors[row] if row >= 0 else new[name]
+            for name, row in zip(query.items, known, strict=True)
+            if row >= 0 or name in new
+        ]
+        vector, source, left_out = self._vector(query, rows, history)
         unknown = [
             name
             for name, row in zip(query.items, known, strict=True)
@@ -138,17 +150,21 @@ class Recommender:
         self,
         query: Query,
         items: NDArray[np.int64],
-        new_in_history: list[NDArray[np.float32]],
+        history: list[NDArray[np.float32]],
     ) -> tuple[NDArray[np.float32] | None, Source, NDArray[np.int64]]:
         """What to rank by, where it comes from, and what to leave out."""
         user = -1 if query.user is None else int(self.users.find([query.user])[0])
         if user >= 0:
             return self.user_vectors[user], "user", np.append(self.seen_by(user), items)
-        history = [*self.ranker.vectors[items], *new_in_history]
         if not history:
             return None, "popularity", items
-        mean = np.mean(np.array(history, np.float64), axis=0)
+        mean = self.weights(len(history)) @ np.array(history, np.float64)
         return mean.astype(np.float32), "items", items
+
+    def weights(self, count: int) -> NDArray[np.float64]:
+        """What items weigh in the mean of so many, the latest last; their sum is 1."""
+        weights = self.decay ** np.arange(count - 1, -1, -1.0)
+        return weights / weights.sum()
 
     def _new_vectors(self, query: Query) -> dict[RawId, NDArray[np.float32]]:
         vectors = self.ranker.vectors
@@ -165,3 +181,7 @@ class Recommender:
     @cached_property
     def _by_popularity(self) -> NDArray[np.int64]:
         return np.argsort(-self.counts, kind="stable")
+
+
+def _read_decay(path: Path) -> float:
+    return float(json.loads(path.read_text())["decay"]) if path.exists() else 1.0

@@ -1,5 +1,7 @@
 """What a recommender answers, against a full sort; and what it says of requests it cannot read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -7,10 +9,11 @@ import pytest
 
 from egra_dist.config import ExportSettings
 from egra_dist.serve.batch import write_lists
-from egra_dist.serve.data import write_seen
+from egra_dist.serve.data import Trained, write_data, write_seen
 from egra_dist.serve.egra_model.errors import RequestError
 from egra_dist.serve.egra_model.recommender import Query, Recommender
 from egra_dist.serve.egra_model.requests import parse_k, parse_rows
+from egra_dist.serve.explain import Explainer
 from tests.exported import WIDTHS, export_at_random
 
 NEW = {"new": {name: [1.0] * width for name, width in WIDTHS.items()}}
@@ -26,9 +29,9 @@ def recommender(exported):
     return Recommender.open(exported.data)
 
 
-def assert_ranked(answer, expected):
+def assert_ranked(answer, expected, rtol=1e-6):
     assert answer.items == [name for name, _ in expected]
-    np.testing.assert_allclose(answer.scores, [score for _, score in expected], rtol=1e-6)
+    np.testing.assert_allclose(answer.scores, [score for _, score in expected], rtol=rtol)
 
 
 def rows(names):
@@ -53,6 +56,26 @@ def test_unknown_users_get_what_is_near_to_their_items(exported, recommender):
     assert_ranked(answer, exported.ranking(mean, [5, 8], 100))
     assert len(answer.items) == 58
     assert (answer.source, answer.ignored) == ("items", ["i999"])
+
+
+def test_later_items_weigh_more_where_the_model_says_so(exported, recommender, tmp_path):
+    query = Query("nobody", ("i5", "new", "i8", "i999"), NEW)
+    vectors = [exported.items[5], expected_new_vector(exported), exported.items[8]]
+    mean = (np.array([1, 2, 4]) / 7 @ np.array(vectors, np.float64)).astype(np.float32)
+    decaying = replace(recommender, decay=0.5)
+    # Features are exported in half precision.
+    assert_ranked(decaying.answer(query, 10), exported.ranking(mean, [5, 8], 10), rtol=1e-3)
+
+    trained = Trained(exported.catalog, exported.trained, exported.training, 0, decay=0.5)
+    write_data(trained, ExportSettings(), tmp_path / "data")
+    assert (Recommender.open(tmp_path / "data").decay, recommender.decay) == (0.5, 1)
+
+    explainer = Explainer(decaying, exported.data, tmp_path, tmp_path)
+    for item in explainer.explain(Query(items=("i5", "i8")), 3).items:
+        own = exported.items[rows([item.item])[0]].astype(np.float64)
+        shares = {near.item: near.share for near in item.neighbors}
+        assert shares["i5"] == pytest.approx(exported.items[5] @ own / 3, rel=1e-5)
+        assert sum(shares.values()) == pytest.approx(item.score, rel=1e-5)
 
 
 def test_others_get_what_is_popular(exported, recommender):
