@@ -94,9 +94,9 @@ class FigureLog:
                 self._put({"item_graph": drawn}, run_id, is_main)
 
     def _put(self, figures: Mapping[str, Any], run_id: str, is_main: bool) -> None:
+        whose = (run_id, None) if is_main else (run_id,)
         for name, figure in figures.items():
-            for whose in (run_id, None) if is_main else (run_id,):
-                self._experiment.log_figure(figure, f"figures/{name}.png", whose)
+            self._experiment.log_figure(figure, f"figures/{name}.png", whose)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a run leaves as artifacts in MLflow: text, JSON, tables, figures, copies of files."""
 
+import io
 import json
 import shutil
 from abc import ABC, abstractmethod
@@ -39,9 +40,14 @@ class ArtifactLog(ABC):
         """Records a copy of a file as an artifact; meant for small files."""
         self._put(f"{folder}/{file.name}", lambda copy: shutil.copy(file, copy), run_id)
 
-    def log_figure(self, figure: "Figure", path: str, run_id: str | None = None) -> None:
-        """Records a figure; the path's suffix says in which format."""
-        self._put(path, lambda file: figure.savefig(file), run_id)
+    def log_figure(
+        self, figure: "Figure", path: str, run_ids: Sequence[str | None] = (None,)
+    ) -> None:
+        """Records a figure with one or several runs; the path's suffix says in which format."""
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=Path(path).suffix[1:])
+        for run_id in run_ids:
+            self._put(path, lambda file: file.write_bytes(drawn.getvalue()), run_id)
 
     def log_table(
         self, columns: Mapping[str, Sequence[Any]], path: str, run_id: str | None = None
