@@ -84,7 +84,8 @@ def recommend(
     run: Run,
     user: Annotated[str | None, typer.Option(help="Id of a user.")] = None,
     items: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Ids of items that somebody chose.")
+        str | None,
+        typer.Option(metavar="A,B", help="Ids of items that somebody chose, latest last."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Items to recommend.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -1,5 +1,7 @@
 """What is drawn is what was recorded, and what is counted is right."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from egra_dist.figures.record import FigureLog
 from egra_dist.graph.behavior import merge
 from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnGraph
-from egra_dist.tracking.plots import to_svg
+from egra_dist.tracking.artifacts import ArtifactLog
+from egra_dist.tracking.plots import panels, to_svg
 from egra_dist.tracking.spool import Value
 from tests.matrices import csr_of
 
@@ -87,3 +90,31 @@ def test_a_picture_that_cannot_be_drawn_is_said_and_missed(tmp_path, caplog):
     log = FigureLog(experiment=None, is_wanted=True)
     log.item_graph(None, tmp_path, tmp_path, tmp_path / "missing", "run", is_main=True)
     assert "item graph: figures were not recorded: FileNotFoundError" in caplog.text
+
+
+class Kept(ArtifactLog):
+    """Keeps artifacts in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _put(self, path, write, run_id):
+        file = self.folder / f"{run_id}-{Path(path).name}"
+        write(file)
+
+    def set_tags(self, tags, run_id=None):
+        raise AssertionError("nobody asked for tags")
+
+
+def test_a_figure_is_drawn_once_for_several_runs(tmp_path, monkeypatch):
+    figure, _ = panels(1)
+    drawn = []
+    draw = type(figure).savefig
+    monkeypatch.setattr(
+        type(figure), "savefig", lambda self, *a, **k: (drawn.append(1), draw(self, *a, **k))
+    )
+    Kept(tmp_path).log_figure(figure, "figures/empty.png", ("stage", None))
+    contents = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert contents.keys() == {"stage-empty.png", "None-empty.png"}
+    assert len(drawn) == len(set(contents.values())) == 1
+    assert contents["None-empty.png"].startswith(b"\x89PNG")
