@@ -109,7 +109,8 @@ def recommend(
     if as_json:
         typer.echo(json.dumps(asdict(explained), indent=2))
         return
-    typer.echo(_SOURCES[explained.source])
+    is_decaying = explained.source == "items" and explainer.recommender.decay < 1
+    typer.echo(_SOURCES["latest items" if is_decaying else explained.source])
     if explained.ignored:
         typer.echo(f"not known: {', '.join(map(str, explained.ignored))}")
     for place, item in enumerate(explained.items, 1):
@@ -119,6 +120,8 @@ def recommend(
 _SOURCES = {
     "user": "by the user's vector; near: items of their history, by cosine of the vectors",
     "items": "by the mean of the items' vectors; near: the items, with what each adds to the score",
+    "latest items": "by the mean of the items' vectors, the latest weighing most; near: the items, "
+    "with what each adds to the score",
     "popularity": "nothing is known of them: the most popular items, with their interactions",
 }
 
