@@ -2,7 +2,7 @@
 
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.exported import exported_files
-from egra_dist.catalog.timed import has_times
+from egra_dist.catalog.timed import check_times
 from egra_dist.config import STAGES, Config, ItemGraphSettings, ModelSettings, modality_shares
 from egra_dist.errors import UserError
 from egra_dist.extension import load_own, own_names
@@ -32,11 +32,8 @@ def check_run(config: Config, catalog: Catalog, last_stage: str) -> None:
             exported_files(training.warm_start)
     for graph in config.item_graphs.values():
         _check_item_graph(graph, catalog)
-    if config.history.needs_times and not has_times(catalog):
-        raise UserError(
-            f"history.decays = {config.history.decays}: {catalog.path} has no times; ingest it "
-            "with --time COL, or set history.decays=[1]"
-        )
+    if config.history.needs_times:
+        check_times(catalog)
 
 
 def check_stage(stage: str) -> None:

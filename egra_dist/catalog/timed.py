@@ -45,7 +45,20 @@ class Timed(NamedTuple):
 
 def has_times(catalog: Catalog) -> bool:
     """Whether all training interactions have a time."""
-    return all(_has_times(part) for part in catalog.interaction_parts("train"))
+    return all(_has_times(_schema(part)) for part in catalog.interaction_parts("train"))
+
+
+def check_times(catalog: Catalog) -> None:
+    """Refuses a catalogue that does not know in which order users chose.
+
+    Raises:
+        UserError: If training interactions have no times.
+    """
+    if not has_times(catalog):
+        raise UserError(
+            f"{catalog.path}: has no times, which histories need; ingest it with --time COL, or "
+            "set history.decays=[1]"
+        )
 
 
 def iter_timed(catalog: Catalog, users: slice, batch_rows: int = _BATCH_ROWS) -> Iterator[Timed]:
@@ -73,17 +86,20 @@ def iter_timed(catalog: Catalog, users: slice, batch_rows: int = _BATCH_ROWS) ->
         yield held
 
 
-def _has_times(part: Path) -> bool:
+def _schema(part: Path) -> pa.Schema:
     with readable(part):
-        schema = pq.read_schema(part)
+        return pq.read_schema(part)
+
+
+def _has_times(schema: pa.Schema) -> bool:
     return _TIME in schema.names and schema.field(_TIME).type == pa.int64()
 
 
 def _read(catalog: Catalog, part: Path, users: slice, batch_rows: int) -> Iterator[Timed]:
     """Batches of a part, of those of its groups of rows that may have the users."""
-    names = ["user", "item", *([_TIME] if _has_times(part) else [])]
     with readable(part), pq.ParquetFile(part) as file:
         check_pairs(file.schema_arrow, part)
+        names = ["user", "item", *([_TIME] if _has_times(file.schema_arrow) else [])]
         groups = [n for n in range(file.num_row_groups) if _may_have(file, n, users)]
         for batch in file.iter_batches(batch_rows, row_groups=groups, columns=names):
             own = check_range(batch["user"], catalog.num_users, part)

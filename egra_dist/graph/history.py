@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egra_dist.catalog.catalog import Catalog
-from egra_dist.catalog.timed import Timed, iter_timed
+from egra_dist.catalog.timed import Timed, check_times, iter_timed
 from egra_dist.graph.csr import Csr, starts_of
 from egra_dist.graph.products import multiply_rows, row_blocks
 
@@ -23,7 +23,12 @@ def means_of_latest(
 
     Returns:
         ``[len(users), dim]``; zeros for a user who chose nothing.
+
+    Raises:
+        UserError: If the order counts and is not known.
     """
+    if decay < 1:
+        check_times(catalog)
     means = np.zeros((users.stop - users.start, items.shape[1]), np.float32)
     for timed in iter_timed(catalog, users):
         first, last = int(timed.users[0]), int(timed.users[-1])

@@ -288,25 +288,3 @@ def test_histories_change_users_without_training(finished, catalog, local_ray):
         np.testing.assert_array_equal(np.stack(users["vector"].to_numpy()), vectors)
         shutil.rmtree(out / "export")
         egra_dist("export", out)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--set=history.shares=[0.5]"], "history.decays = [0.5]: "),
-        (["--set=history.shares=[1.5]"], "history.shares.0 = 1.5"),
-        (["--set=train.aligment.focus=hard"], "did you mean 'train.alignment'"),
-        (["--stage=trian"], "stage 'trian' is not known"),
-        (["--set=train.model.modalities=[smell]"], "no modality 'smell'"),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_status_2(refused, catalog, tmp_path, arguments, words):
-    run = ("run", CONFIG, "--catalog", catalog, "--out", tmp_path / "r")
-    assert words in refused(*run, *arguments)
-    assert not list(tmp_path.glob("r/artifacts/*"))
-
-
-def test_run_folder_that_cannot_be_written(refused, catalog, tmp_path):
-    (tmp_path / "file").write_text("")
-    run = ("run", CONFIG, "--catalog", catalog)
-    assert "cannot be written" in refused(*run, "--out", tmp_path / "file" / "run")

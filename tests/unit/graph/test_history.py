@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.timed import Timed
 from egra_dist.catalog.writer import writing_catalog
+from egra_dist.errors import UserError
 from egra_dist.graph.history import latest_weights, means_of_latest
 
 
@@ -68,3 +69,14 @@ def test_means_are_those_of_the_formula(tmp_path, block):
     assert means.dtype == np.float32
     if block[1] == 12:
         assert not means[-1].any()
+
+
+def test_an_order_that_is_not_known_is_not_guessed(tmp_path):
+    with writing_catalog(tmp_path / "catalog", {}, {}) as writer:
+        writer.add_entities("users", pa.table({"raw_id": [0]}))
+        writer.add_entities("items", pa.table({"raw_id": [0, 1]}))
+        writer.add_interactions("train", np.zeros(2, np.int32), np.arange(2, dtype=np.int32))
+    catalog, vectors = Catalog.open(tmp_path / "catalog"), np.eye(2, dtype=np.float32)
+    assert means_of_latest(catalog, slice(0, 1), vectors, 1.0).tolist() == [[0.5, 0.5]]
+    with pytest.raises(UserError, match="has no times"):
+        means_of_latest(catalog, slice(0, 1), vectors, 0.5)
