@@ -11,7 +11,7 @@ from egra_dist.sweep.run import run_sweep
 from egra_dist.sweep.space import parse_space
 
 RATE = "train.optimizer.learning_rate"
-NUM_EPOCHS = 40
+NUM_EPOCHS = 120
 CONFIG = {
     "item_graph": {"source": "none"},
     "train": {

@@ -245,13 +245,15 @@ class Sweep:
             experiment.log_artifact(self._folder / BEST)
             experiment.log_metrics({f"best/valid/{self.metric}": self.record.best.score or 0.0})
 
-    def _open_run(self, trial: TrialRecord, uri: str) -> Experiment:
+    def _open_run(self, trial: TrialRecord, experiment: Experiment) -> Experiment:
         """Its run; Tune does not wait until the process of a trial that it stops has left it."""
         folder, name = self._trial_folder(trial), self._base.tracking.experiment
+        # Below the search also where MLflow was away when the trial began.
+        tags = {"trial": trial.status, **experiment.tags_of_nested_runs}
         deadline = time.monotonic() + _SECONDS_TO_LEAVE
         while True:
             try:
-                return Experiment.open(uri, folder, name, tags={"trial": trial.status})
+                return Experiment.open(experiment.uri, folder, name, tags=tags)
             except UserError:
                 if time.monotonic() > deadline:
                     raise
@@ -264,7 +266,7 @@ class Sweep:
         """
         scores = {f"best/valid/{self.metric}": trial.score or 0.0, "train/epochs": trial.epoch}
         try:
-            with self._open_run(trial, experiment.uri) as run:
+            with self._open_run(trial, experiment) as run:
                 run.log_metrics(scores)
                 if training := run.find(MAIN):
                     run.copy_metrics(training, curves(self.metric))

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _PARENT = ""
 _MAX_PARAM_LENGTH = 500
 _LONGEST_WAIT_SECONDS = 10.0
+_LONGEST_START_SECONDS = 120.0
+"""What others refer to has to be known; a new database may take long, being away seconds."""
 
 
 class Experiment(ArtifactLog):
@@ -82,8 +84,8 @@ class Experiment(ArtifactLog):
 
     @property
     def run_id(self) -> str:
-        """Identity of the parent run."""
-        self._background.wait_for_runs(_LONGEST_WAIT_SECONDS)
+        """Identity of the parent run; our key of it where MLflow is found to be away."""
+        self._background.wait_for_runs(_LONGEST_START_SECONDS)
         return self._ledger.runs[_PARENT].id
 
     @property

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 import typer
@@ -17,7 +18,7 @@ from egra_dist.errors import EXIT_STOPPED, UserError
 from egra_dist.tracking.client import default_uri, open_client
 from egra_dist.tracking.experiment import Experiment
 from egra_dist.tracking.ledger import Ledger
-from egra_dist.tracking.mirror import Mirror
+from egra_dist.tracking.mirror import PARENT_TAG, Mirror
 from egra_dist.tracking.reader import Records
 from egra_dist.tracking.recorder import MetricRecorder
 from egra_dist.tracking.sync import sync
@@ -243,6 +244,27 @@ def test_a_slow_mlflow_fails_no_run(run_folder, monkeypatch):
     experiment = open_experiment(run_folder)
     assert not experiment.close(timeout=0.1)  # what waits behind the slow call is given up
     is_over.set()
+
+
+def test_the_run_that_others_go_below_is_waited_for_while_its_database_is_made(
+    run_folder, monkeypatch
+):
+    push = Mirror.push
+
+    def slow_push(mirror):
+        time.sleep(1)
+        push(mirror)
+
+    monkeypatch.setattr(Mirror, "push", slow_push)
+    monkeypatch.setattr("egra_dist.tracking.experiment._LONGEST_WAIT_SECONDS", 0.1)
+    with open_experiment(run_folder) as experiment:
+        tags = experiment.tags_of_nested_runs
+    assert tags == {PARENT_TAG: recorded(run_folder)[0].run_id}
+
+
+def test_runs_are_below_none_while_mlflow_is_away(run_folder):
+    with open_experiment(run_folder, NOBODY) as experiment:
+        assert experiment.tags_of_nested_runs == {}
 
 
 @pytest.mark.parametrize("bad", ["mlruns", "file:///tmp/mlruns", "htp://host:5000"])
