@@ -1,7 +1,7 @@
 """How good the models are, on real data: searches, runs every seed, and writes the tables.
 
     python -m tests.benchmarks.quality [--data FOLDER] [--work FOLDER] [--jobs 2]
-        [--data-sets tiktok ...] [--models egra mgcn ...] [--minutes 60]
+        [--data-sets tiktok ...] [--models egra mgcn ...] [--only 'egra:final:*' ...] [--minutes 60]
 
 It takes hours on two cores. Every trial is kept as it ends (``results.jsonl`` beside this file),
 a call runs only what is missing, and ``docs/results.md`` is written from what is there.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.benchmarks.quality import store
@@ -45,6 +46,11 @@ def parse_arguments():
     parser.add_argument("--minutes", type=float, default=1e6, help="Starts no trial after that.")
     parser.add_argument("--data-sets", nargs="*", choices=DATA_SETS, default=list(DATA_SETS))
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        help="Trials to run, in this order: MODEL:PURPOSE:LOSS:SEED, * for any.",
+    )
     return parser.parse_args()
 
 
@@ -65,7 +71,8 @@ def run(arguments, pool, deadline):
     running = {}
     while True:
         measured = store.load(arguments.results)
-        pending = Plan(measured, arguments.data_sets, arguments.models).pending()
+        plan = Plan(measured, arguments.data_sets, arguments.models)
+        pending = chosen(plan.pending(), arguments.only)
         fresh = [trial for trial in pending if trial.digest not in running.values()]
         for trial in fresh[: arguments.jobs - len(running)]:
             if time.monotonic() < deadline:
@@ -76,6 +83,14 @@ def run(arguments, pool, deadline):
         for future in done:
             del running[future]
             print(f"{future.result()}   ({len(pending) - 1} known to be left)", flush=True)
+
+
+def chosen(trials, patterns):
+    """The trials that match a pattern, those of the first pattern first; all without patterns."""
+    if patterns is None:
+        return trials
+    found = [trial for pattern in patterns for trial in trials if fnmatch(trial.name, pattern)]
+    return list({trial.digest: trial for trial in found}.values())
 
 
 def execute(trial, arguments):

@@ -36,6 +36,11 @@ class Trial:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def name(self):
+        """What it is, on its data set."""
+        return f"{self.model}:{self.purpose}:{self.loss}:{self.seed}"
+
+    @property
     def is_search(self):
         return self.purpose == "search"
 
