@@ -9,7 +9,6 @@ artifact is on disk is not run again. Nothing is computed here: the stages call 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,18 @@ from egra_dist.exports import export
 from egra_dist.figures.record import FigureLog
 from egra_dist.files import write_json
 from egra_dist.graph.buckets import Map
-from egra_dist.graph.item import merge_recipe, write_graphs, write_merged
-from egra_dist.graph.knn import KnnSettings
-from egra_dist.graph.neighbors import ItemNeighbors, write_neighbors
+from egra_dist.graph.item import write_graphs
 from egra_dist.histories import add_history
-from egra_dist.results import collect, curves, flat_metrics
+from egra_dist.item_graphs import MERGED, find_neighbors, merge_neighbors
+from egra_dist.results import collect, flat_metrics
 from egra_dist.storage import Storage
 from egra_dist.train.launch import launch
-from egra_dist.train.recipe import training_recipe
-from egra_dist.train.task import GraphPaths, Recording, Survival, Task
-from egra_dist.train.worker import evaluate_worker, train_worker
+from egra_dist.train.task import Task
+from egra_dist.train.worker import evaluate_worker
+from egra_dist.trainings import Training
 from egra_dist.workspace import Workspace
 
-_GRAPHS = ("graphs", "knn", "merge")
+_GRAPHS = ("graphs", "knn", MERGED)
 _INTERACTIONS_WORTH_RAY = 20_000_000
 """Below it one process makes the behaviour graph in about the time that Ray takes to start."""
 
@@ -144,50 +142,43 @@ class Pipeline:
 
     def _merge(self) -> None:
         if MAIN in self._config.item_graphs:
-            self._merge_neighbors("merge", "knn", self._config.item_graph)
+            self._merge_neighbors(MERGED, "knn", self._config.item_graph)
 
     def _train(self) -> None:
         is_merged = MAIN in self._config.item_graphs
-        self._train_model(MAIN, self._config.train, "merge" if is_merged else "graphs")
+        self._train_model(MAIN, self._config.train, MERGED if is_merged else "graphs")
         for name, settings in self._config.baselines.items():
             behavior = "graphs"
             if settings.merged_graph:
                 self._find_neighbors(f"{name}.knn", settings.merged_graph)
-                behavior = f"{name}.merge"
+                behavior = f"{name}.{MERGED}"
                 self._merge_neighbors(behavior, f"{name}.knn", settings.merged_graph)
             self._train_model(name, settings, behavior)
 
     def _find_neighbors(self, kind: str, settings: ItemGraphSettings) -> None:
-        """Leaves the neighbours of every item, by the vectors that the settings name."""
-        knn = KnnSettings(k=settings.k, seed=self._config.seed)
-        source = ItemNeighbors(
-            self._catalog,
-            settings,
-            knn,
-            pretrained=self._artifacts["pretrain"].folder if settings.is_pretrained else None,
+        self._artifacts[kind] = find_neighbors(
+            self._workspace, kind, self._catalog, settings, self._artifacts
         )
-        recipe = {**knn.model_dump(mode="json"), **source.recipe()}
-        inputs = ("pretrain",) if settings.is_pretrained else ()
-        make = self._workspace.recorded(
-            partial(write_neighbors, source, connect=self._workspace.connect), "neighbors"
-        )
-        self._build(kind, recipe, (*inputs, "features"), make, resumable=True)
 
     def _merge_neighbors(self, kind: str, knn: str, settings: ItemGraphSettings) -> None:
-        """Leaves the behaviour graph with those neighbours in it."""
-        graphs, neighbors = self._artifacts["graphs"].folder, self._artifacts[knn].folder
-        write = self._workspace.recorded(
-            lambda folder: write_merged(graphs, neighbors, settings, folder, self._map()),
-            "graph",
+        inputs = {name: self._artifacts[name] for name in ("graphs", knn)}
+        self._artifacts[kind] = merge_neighbors(
+            self._workspace, kind, self._catalog, settings, inputs, self._figures, self._map
         )
 
-        def make(folder: Path, run_id: str) -> Mapping[str, Any]:
-            counts = write(folder, run_id)
-            merged, is_main = folder / "behavior", kind == "merge"
-            self._figures.item_graph(self._catalog, graphs, neighbors, merged, run_id, is_main)
-            return counts
+    def _train_model(self, stage: str, settings: TrainingSettings, behavior: str) -> None:
+        """Trains a model on the behaviour graph that an earlier stage left."""
+        graphs = (self._artifacts[name] for name in ("graphs", behavior))
+        training = Training(self._workspace, stage, self._catalog, settings, *graphs)
+        if stage == MAIN:
+            self._workspace.experiment.set_tags(training.tags)
+            self._record_graph_statistics()
+        self._artifacts[stage] = training.build(self._figures)
+        self._trained[stage] = training.task(self._artifacts[stage].folder)
 
-        self._build(kind, merge_recipe(settings), ("graphs", knn), make)
+    def _record_graph_statistics(self) -> None:
+        graphs = {k: v.manifest.counts for k, v in self._artifacts.items() if k in _GRAPHS}
+        self._workspace.experiment.log_dict(graphs, "graph/statistics.json")
 
     def _map(self) -> Map:
         """Who does the tasks of a graph: all CPUs of the session where there is enough to do."""
@@ -220,74 +211,6 @@ class Pipeline:
 
     def _export(self) -> None:
         export(self._workspace, self._catalog, self._artifacts, self._config.export)
-
-    def _train_model(self, stage: str, settings: TrainingSettings, behavior: str) -> None:
-        """Trains a model on the behaviour graph that an earlier stage left."""
-        graphs = self._graph_paths(settings, behavior)
-        experiment = self._workspace.experiment
-        tags = {"graph_digest": self._artifacts[behavior].digest}
-        if stage == MAIN:
-            experiment.set_tags(tags)
-            self._record_graph_statistics()
-
-        def make(folder: Path, run_id: str) -> Mapping[str, Any]:
-            self._workspace.connect()
-            system_seconds = 10.0 if self._config.tracking.system_metrics else None
-            recording = Recording(experiment.uri, run_id, experiment.spool, system_seconds)
-            digests = {name: self._artifacts[name].digest for name in inputs}
-            experiment.set_tags(tags, run_id)
-            task = self._task(stage, settings, graphs, folder, recording)
-            task = replace(task, inputs=digests, storage=self._workspace.checkpoints_of(stage))
-            try:
-                launch(train_worker, task, self._config.cluster)
-            finally:  # also of a training that was stopped, to be compared with others
-                if stage == MAIN:
-                    experiment.copy_metrics(run_id, curves(settings.metric))
-            self._figures.training(task, run_id, is_main=stage == MAIN)
-            return json.loads((folder / "training.json").read_text())
-
-        recipe = training_recipe(settings, self._config.seed)
-        inputs = tuple(sorted({"graphs", behavior}))
-        self._build(stage, recipe, inputs, make, resumable=True)
-        folder = self._artifacts[stage].folder
-        self._trained[stage] = self._task(stage, settings, graphs, folder)
-
-    def _record_graph_statistics(self) -> None:
-        graphs = {k: v.manifest.counts for k, v in self._artifacts.items() if k in _GRAPHS}
-        self._workspace.experiment.log_dict(graphs, "graph/statistics.json")
-
-    def _graph_paths(self, settings: TrainingSettings, behavior: str) -> GraphPaths:
-        return GraphPaths.of(
-            self._artifacts["graphs"].folder,
-            settings.model.seen_of(self._catalog.modalities),
-            None if behavior == "graphs" else self._artifacts[behavior].folder,
-        )
-
-    def _task(
-        self,
-        stage: str,
-        settings: TrainingSettings,
-        graphs: GraphPaths,
-        folder: Path,
-        recording: Recording | None = None,
-    ) -> Task:
-        return Task(
-            stage=stage,
-            catalog=self._catalog.path.resolve(),
-            graphs=graphs,
-            settings=settings,
-            evaluation=self._config.evaluation,
-            folder=folder,
-            seed=self._config.seed,
-            recording=recording,
-            log_every_steps=self._config.tracking.log_every_steps,
-            survival=Survival.of(self._config.cluster),
-            verbosity=self._workspace.verbosity,
-            features=self._catalog.features_folder,
-            code=Path.cwd(),
-            catalog_uri=self._catalog.uri,
-            history=self._config.history,
-        )
 
     def _build(
         self,
