@@ -100,7 +100,7 @@ class Checkpoints:
             return TrainingState()
         self._commit.identity.check(found.identity, self._folder)
         self._commit = replace(found, identity=self._commit.identity)
-        for entry in reversed(found.kept):
+        for entry in found.newest_first:
             failure = self._load(entry.name)
             if failure is None:
                 state = replace(entry.training)
@@ -156,14 +156,19 @@ class Checkpoints:
         assert best is not None, "the first evaluation leaves a best state"
         failure = self._load(best.name)
         if failure is not None:
-            raise UserError(f"{self._folder / best.name}: cannot be loaded: {failure}")
+            raise UserError(
+                f"{self._folder / best.name}: cannot be loaded: {failure}; "
+                f"with {self._folder} removed the same command trains anew"
+            )
 
     def _write(self, entry: Entry, is_best: bool) -> str | None:
         """Writes the copies and commits; returns why not, the same on every rank."""
-        if entry.name not in self._commit.names:  # else the step has just been written
+        if entry.name not in self._commit.last_names:  # else the step has just been written
             failure = self._write_tensors(self._folder / entry.name)
             if failure is not None:
                 return failure
+            if self._storage_copies:  # an earlier one of that name may have been damaged
+                self._storage_copies.forget(entry.name)
         after = self._commit.added(entry, is_best, self._keeping.num_kept)
         is_first = dist.get_rank() == 0
         failures = [attempt(lambda: after.write(self._folder)) if is_first else None]

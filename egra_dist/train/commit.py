@@ -106,9 +106,21 @@ class Commit:
         return replace(self, kept=[other for other in self.kept if other != entry])
 
     @property
+    def newest_first(self) -> list[Entry]:
+        """All of them in the order in which they are worth going on from, each once."""
+        every = [*([self.best] if self.best else []), *self.kept]
+        newest_first = sorted(reversed(every), key=lambda entry: -entry.training.step)
+        return list({entry.name: entry for entry in newest_first}.values())
+
+    @property
     def names(self) -> set[str]:
         """Folders that count."""
-        return {entry.name for entry in [*self.kept, *([self.best] if self.best else [])]}
+        return {entry.name for entry in self.newest_first}
+
+    @property
+    def last_names(self) -> set[str]:
+        """Those of the last checkpoints."""
+        return {entry.name for entry in self.kept}
 
     def write(self, folder: Path) -> None:
         """Commits."""

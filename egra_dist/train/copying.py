@@ -50,6 +50,10 @@ class StorageCopies:
         self._copied |= missing
         return attempt(lambda: self._commit(names)) if dist.get_rank() == 0 else None
 
+    def forget(self, name: str) -> None:
+        """Notes that a checkpoint has been written anew, and has to be copied again."""
+        self._copied.discard(name)
+
     def _own_files(self, folder: Path) -> Iterator[Path]:
         """What this rank wrote, and its share of what ranks wrote that are no more."""
         own, num_ranks = dist.get_rank(), dist.get_world_size()

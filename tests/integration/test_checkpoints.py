@@ -120,6 +120,28 @@ def files_of(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def names(state):
+    return sorted(entry["name"] for entry in state["kept"])
+
+
+def resumed_after(task, stop_after, damaged):
+    """Interrupts a training, damages some of its checkpoints, and goes on; a commit, and the end.
+
+    That is copied to a storage, too: what it holds in the end.
+    """
+    task = replace(task, storage=Storage(f"{task.folder}/copied"))
+    train_quietly(task, Board(stop_after))
+    torch.distributed.barrier()
+    state = committed(task.folder)
+    if torch.distributed.get_rank() == 0:
+        for name in damaged(state):
+            (task.folder / "checkpoints" / name / "__1_0.distcp").write_bytes(b"damaged")
+    torch.distributed.barrier()
+    vectors = train_quietly(task, Board())
+    local, copied = files_of(task.folder / "checkpoints"), files_of(task.folder / "copied")
+    return state, damaged(state), vectors, local == copied
+
+
 def work(task, exact, folder):
     """Everything on the same two ranks; what the tests below look at."""
     seen = {}
@@ -156,6 +178,17 @@ def work(task, exact, folder):
         ),
     }.items():
         seen[name] = train_quietly(other)
+
+    seen["without the best"] = resumed_after(
+        with_folder(task, folder / "bestless"),
+        STEPS_PER_EPOCH + 1,
+        lambda state: [e for e in names(state) if e >= state["best"]["name"]],
+    )
+    seen["with the best alone"] = resumed_after(
+        with_folder(task, folder / "alone"),
+        STOPPED_AFTER,
+        lambda state: [e for e in names(state) if e != state["best"]["name"]],
+    )
 
     full = with_folder(task, folder / "full")
     board = Board()
@@ -204,6 +237,17 @@ def test_resumed_training_is_bit_for_bit_the_undisturbed_one(ranks):
     (warning,) = ranks[0]["damage"]
     assert "cannot be loaded" in warning
     assert ranks[1]["damage"] == []
+
+
+@pytest.mark.parametrize("which", ["without the best", "with the best alone"])
+def test_a_damaged_best_state_is_made_again_and_a_good_one_is_gone_on_from(ranks, which):
+    for seen in ranks:
+        state, damaged, vectors, is_copied = seen[which]
+        best = state["best"]["name"]
+        assert len(damaged) >= 2
+        assert (best in damaged) == (which == "without the best")
+        assert np.array_equal(vectors, seen["whole"])
+        assert is_copied
 
 
 def test_what_a_dead_process_left_is_gone_before_any_rank_writes(ranks):
