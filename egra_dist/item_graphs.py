@@ -1,6 +1,7 @@
 """The item graph of a model: every item's neighbours, then merged with who chose what."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ def find_neighbors(
         artifacts: What the stages before have left.
     """
     knn = KnnSettings(k=settings.k, seed=workspace.config.seed)
-    pretrained = artifacts["pretrain"].folder if settings.is_pretrained else None
-    source = ItemNeighbors(catalog, settings, knn, pretrained)
+    source = ItemNeighbors(catalog, settings, knn)
+    if settings.is_pretrained:
+        sees_features = workspace.config.pretrain.model.seen_of(catalog.modalities)
+        training = None if sees_features else artifacts["graphs"].folder / "training"
+        source = replace(source, pretrained=artifacts["pretrain"].folder, training=training)
     recipe = {**knn.model_dump(mode="json"), **source.recipe()}
     names = ("pretrain", "features") if settings.is_pretrained else ("features",)
     inputs = {name: artifacts[name] for name in names if name in artifacts}

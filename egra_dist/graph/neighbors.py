@@ -13,9 +13,11 @@ from egra_dist.catalog.catalog import Catalog
 from egra_dist.catalog.files import content_digest
 from egra_dist.catalog.vectors import own_vectors
 from egra_dist.config import ItemGraphSettings, modality_shares
+from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnGraph, KnnSettings, build_knn
 from egra_dist.graph.knn.build import is_worth_ray
 from egra_dist.graph.knn.combine import combine
+from egra_dist.graph.products import column_counts
 from egra_dist.tracking.progress import StageProgress
 
 
@@ -51,12 +53,15 @@ class ItemNeighbors:
         settings: Whose vectors count.
         knn: How neighbours are found.
         pretrained: Folder with ``item_vectors.npy`` of the pretrained recommender, if needed.
+        training: Folder of the training interactions, where that recommender knows nothing else:
+            the vector of an item without any is what it was drawn as, and no neighbour.
     """
 
     catalog: Catalog
     settings: ItemGraphSettings
     knn: KnnSettings
     pretrained: Path | None = None
+    training: Path | None = None
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result beside :attr:`knn` and the pretrained vectors."""
@@ -66,6 +71,8 @@ class ItemNeighbors:
         recipe = self.settings.model_dump(mode="json", include=fields)
         if self.settings.vectors:
             recipe["vectors"] = content_digest([self.settings.vectors])
+        if self.training:
+            recipe["items"] = "with interactions"
         return recipe
 
     def find(self, search: Search) -> KnnGraph:
@@ -90,13 +97,15 @@ class ItemNeighbors:
     def _by_pretrained(self, search: Search) -> KnnGraph:
         assert self.pretrained is not None, "the pipeline has trained it"
         vectors = np.load(self.pretrained / "item_vectors.npy", mmap_mode="r")
-        return search.run("pretrained", vectors, self.knn)
+        present = column_counts(Csr.load(self.training)) > 0 if self.training else None
+        return search.run("pretrained", vectors, self.knn, present)
 
     def _by_features(self, search: Search) -> KnnGraph:
-        names = self.catalog.modalities
+        weights = self.settings.modality_weights
         # Shares of 1, so that joined with other neighbours no score is above theirs.
-        shares = modality_shares(self.settings.modality_weights, names, "item_graph")
-        graphs = {name: self._by_modality(name, search) for name in names}
+        shares = modality_shares(weights, self.catalog.modalities, "item_graph")
+        shares = {name: share for name, share in shares.items() if share > 0}
+        graphs = {name: self._by_modality(name, search) for name in shares}
         return combine(graphs, self.settings.combine, self.knn.k, list(shares.values()))
 
     def _by_modality(self, name: str, search: Search) -> KnnGraph:

@@ -32,21 +32,25 @@ def combine(
         tables: At least one graph, each by the name of its table.
         how: Which edges remain.
         k: Neighbours per row, at most.
-        weights: One per graph; all the same when None.
+        weights: One per graph, of those with 0 nothing counts; all the same when None.
 
     Returns:
         The graph; under ``tables`` its statistics keep those of each.
 
     Raises:
-        UserError: If the graphs have different numbers of rows, or there is not one weight each.
+        UserError: If the graphs have different numbers of rows, or there is not one weight each,
+            0 or more and one of them above.
     """
-    graphs = list(tables.values())
-    weights = [1.0] * len(graphs) if weights is None else weights
-    sizes = [graph.num_rows for graph in graphs]
+    weights = [1.0] * len(tables) if weights is None else weights
+    sizes = [graph.num_rows for graph in tables.values()]
     if len(set(sizes)) != 1:
         raise UserError(f"vectors: tables of {sizes} rows cannot be combined: one row per item")
-    if len(weights) != len(graphs):
-        raise UserError(f"weights: {len(weights)} for {len(graphs)} tables, expected one each")
+    if len(weights) != len(tables):
+        raise UserError(f"weights: {len(weights)} for {len(tables)} tables, expected one each")
+    if min(weights) < 0 or max(weights) == 0:
+        raise UserError(f"weights: {list(weights)}, expected 0 or more, one of them above 0")
+    counted = [pair for pair in zip(tables.values(), weights, strict=True) if pair[1] > 0]
+    graphs, weights = [graph for graph, _ in counted], [weight for _, weight in counted]
     has_edges = np.array([(graph.neighbors >= 0).any(axis=1) for graph in graphs])
     edges = no_edges(sizes[0], k)
     for first in range(0, sizes[0], _BLOCK_ROWS):

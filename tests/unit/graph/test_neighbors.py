@@ -1,16 +1,18 @@
 """Item graphs from pretrained vectors, raw features, both, or vectors of one's own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse
 
 from egra_dist.catalog.catalog import Catalog, Features
 from egra_dist.config import ItemGraphSettings
 from egra_dist.errors import UserError
+from egra_dist.graph.csr import Csr
 from egra_dist.graph.knn import KnnSettings
 from egra_dist.graph.neighbors import ItemNeighbors, Search
 from egra_dist.manifest import Manifest
@@ -132,6 +134,32 @@ def test_raw_union_has_the_edges_of_largest_weighted_score(tmp_path, shelf, vect
             exists[item, chosen] = True
     found = find(shelf, tmp_path, source="raw", combine="union", modality_weights=weights)
     assert found == nearest(np.where(exists, total, -np.inf))
+
+
+@pytest.mark.parametrize("how", ["intersection", "union"])
+def test_a_modality_of_weight_0_is_as_if_it_were_not_there(tmp_path, shelf, vectors, how):
+    weights = {"image": 0.0, "text": 2.0}
+    found = find(shelf, tmp_path, source="raw", combine=how, modality_weights=weights)
+    assert found == nearest(cosines(vectors["text"]))
+    assert found[WITHOUT_TEXT] == set()
+
+
+def test_items_of_which_nothing_is_known_are_no_neighbours(tmp_path, shelf, vectors):
+    """Of a pretrained recommender that knows interactions alone."""
+    users, items = np.divmod(np.arange(2 * NUM_ITEMS), NUM_ITEMS)
+    chosen = items >= 7
+    pairs = (users[chosen], items[chosen])
+    matrix = scipy.sparse.csr_array((np.ones(chosen.sum(), np.float32), pairs), (2, NUM_ITEMS))
+    Csr.from_scipy(matrix).save(tmp_path / "training")
+    known = vectors["pretrained"].copy()
+    known[:7] = 0
+    folder = save_pretrained(tmp_path, vectors)
+    source = ItemNeighbors(
+        shelf, ItemGraphSettings(), KnnSettings(k=K), folder, tmp_path / "training"
+    )
+    graph = source.find(Search(tmp_path / "work"))
+    assert [{int(i) for i in row if i >= 0} for row in graph.neighbors] == nearest(cosines(known))
+    assert source.recipe() != replace(source, training=None).recipe()
 
 
 def test_both_is_the_union_of_pretrained_and_raw(tmp_path, shelf, vectors):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,10 @@ def test_tables_of_different_length_are_refused():
         combine({"image": graph_of({}, 3, 1), "text": graph_of({}, 4, 1)}, "union", 1)
     with pytest.raises(UserError, match="2 for 1 tables"):
         combine({"image": graph_of({}, 3, 1)}, "union", 1, weights=[1, 2])
+
+
+@pytest.mark.parametrize("weights", [[0, 0], [2, -1]])
+def test_weights_that_mean_nothing_are_refused(weights):
+    graphs = {"image": graph_of({}, 3, 1), "text": graph_of({}, 3, 1)}
+    with pytest.raises(UserError, match=re.escape(f"weights: {weights}, expected 0 or more")):
+        combine(graphs, "union", 1, weights)
