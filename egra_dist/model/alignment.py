@@ -37,10 +37,11 @@ def alignment_degrees(side: Tensor, behavior: Tensor) -> Tensor:
 def entity_weights(degrees: Tensor, settings: AlignmentSettings) -> Tensor:
     """``w_e``: who gets more of the alignment loss; the mean is 1.
 
-    ``hard``: ``softmax(-a / T)``, less aligned gets more; ``easy``: ``softmax(a / T)``.
+    ``hard``: ``softmax(-a / T)``, less aligned gets more; ``easy``: ``softmax(a / T)``. An entity
+    that no modality reaches cannot be aligned: it gets 1 and takes nothing from the others.
 
     Args:
-        degrees: ``[num_entities]``, see :func:`alignment_degrees`.
+        degrees: ``[num_entities]``, see :func:`alignment_degrees`; 0 where there is no modality.
         settings: Focus and its temperature ``T``.
 
     Returns:
@@ -49,7 +50,10 @@ def entity_weights(degrees: Tensor, settings: AlignmentSettings) -> Tensor:
     if settings.focus == "uniform":
         return torch.ones_like(degrees)
     sign = -1.0 if settings.focus == "hard" else 1.0
-    return len(degrees) * torch.softmax(sign * degrees / settings.focus_temperature, dim=0)
+    is_aligned = degrees != 0
+    logits = (sign * degrees / settings.focus_temperature).masked_fill(~is_aligned, -torch.inf)
+    weights = is_aligned.sum() * torch.softmax(logits, dim=0)
+    return torch.where(is_aligned, weights, 1.0)
 
 
 def strength(step: int, settings: AlignmentSettings) -> float:

@@ -25,12 +25,22 @@ def test_mean_weight_is_one(degrees, focus, temperature):
 
 
 def test_hard_gives_more_to_the_less_aligned_and_easy_the_reverse():
-    degrees = torch.tensor([-0.5, 0.0, 0.9])
+    degrees = torch.tensor([-0.5, 0.1, 0.9])
     hard = entity_weights(degrees, AlignmentSettings(focus="hard"))
     easy = entity_weights(degrees, AlignmentSettings(focus="easy"))
     assert hard.tolist() == sorted(hard.tolist(), reverse=True)
     assert easy.tolist() == sorted(easy.tolist())
     assert torch.equal(entity_weights(degrees, AlignmentSettings(focus="uniform")), torch.ones(3))
+
+
+@pytest.mark.parametrize("focus", ["hard", "easy"])
+def test_who_has_no_modality_takes_no_weight_from_the_others(focus):
+    chosen = AlignmentSettings(focus=focus, focus_temperature=0.1)
+    aligned = torch.tensor([0.9, 0.95, 0.85])
+    weights = entity_weights(torch.cat([torch.zeros(2), aligned]), chosen)
+    assert torch.equal(weights[:2], torch.ones(2))
+    torch.testing.assert_close(weights[2:], entity_weights(aligned, chosen))
+    assert torch.equal(entity_weights(torch.zeros(3), chosen), torch.ones(3))
 
 
 @pytest.mark.parametrize("ramp", RAMPS)
