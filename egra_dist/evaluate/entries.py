@@ -1,6 +1,7 @@
 """Entries of sparse matrices as flat arrays, handed out by item tile."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,10 @@ class TileEntries(NamedTuple):
 
 
 class EntriesByItem:
-    """User-item pairs sorted by item once, so that a tile is one contiguous run of them."""
+    """User-item pairs sorted by item once, so that a tile is one contiguous run of them.
+
+    It holds 24 bytes for each: of a whole catalogue there are many.
+    """
 
     def __init__(self, rows: Tensor, items: Tensor) -> None:
         """Sorts the pairs.
@@ -61,18 +65,36 @@ class EntriesByItem:
             rows: ``int64 [num_entries]`` row of the user vectors.
             items: ``int64 [num_entries]``.
         """
-        self.rows, self.items = rows, items
         self._sorted_items, self._ids = items.sort(stable=True)
         self._sorted_rows = rows[self._ids]
 
+    @cached_property
+    def rows(self) -> Tensor:
+        """Rows of the entries as they were given, ``int64 [num_entries]``."""
+        return self._as_given(self._sorted_rows)
+
+    @cached_property
+    def items(self) -> Tensor:
+        """Items of the entries as they were given, ``int64 [num_entries]``."""
+        return self._as_given(self._sorted_items)
+
+    def _as_given(self, values: Tensor) -> Tensor:
+        return torch.empty_like(values).index_copy_(0, self._ids, values)
+
     def contains(self, rows: Tensor, items: Tensor) -> Tensor:
         """Whether pairs are among the entries: ``bool``, shaped as ``rows``."""
-        num_rows = 1 + max(int(part.max()) if len(part) else 0 for part in (rows, self.rows))
-        return torch.isin(items * num_rows + rows, self.items * num_rows + self.rows)
+        if len(self._ids) == 0:
+            return torch.zeros_like(rows, dtype=torch.bool)
+        num_rows = 1 + max(
+            int(part.max()) if len(part) else 0 for part in (rows, self._sorted_rows)
+        )
+        keys = (self._sorted_items * num_rows).add_(self._sorted_rows).sort().values
+        wanted = items * num_rows + rows
+        return keys[torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)] == wanted
 
     def tile(self, start: int, stop: int) -> TileEntries:
         """Entries with ``start <= item < stop``."""
-        bounds = self.items.new_tensor([start, stop])
+        bounds = self._sorted_items.new_tensor([start, stop])
         extent = slice(*torch.searchsorted(self._sorted_items, bounds).tolist())
         rows, order = self._sorted_rows[extent].sort(stable=True)
         columns = self._sorted_items[extent][order] - start
