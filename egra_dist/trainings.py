@@ -57,7 +57,8 @@ class Training:
             figures.training(task, run_id, is_main=self.stage == MAIN)
             return json.loads((folder / "training.json").read_text())
 
-        recipe = training_recipe(self.settings, self.workspace.config.seed)
+        config = self.workspace.config
+        recipe = training_recipe(self.settings, config.seed, config.evaluation.num_users)
         return self.workspace.build(self.stage, recipe, self.inputs, make, resumable=True)
 
     @property

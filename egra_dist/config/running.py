@@ -24,7 +24,7 @@ class EvaluationSettings(Settings):
     """Whether validation positives are masked when testing."""
     num_users: PositiveInt | None = None
     """Users that are evaluated, of those with held-out items: a sample, the same in every run; all
-    when not given."""
+    when not given. On validation they decide which state is the best."""
     user_batch_size: PositiveInt = 1024
     """Users whose items are ranked at a time; changes memory, not the figures."""
     item_tile_size: PositiveInt = 16384

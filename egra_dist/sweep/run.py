@@ -112,7 +112,9 @@ class Sweep:
 
     def _identity(self) -> dict[str, Any]:
         """What makes this search another than one with other settings."""
+        num_users = self._base.evaluation.num_users
         return {
+            **({} if num_users is None else {"num_users": num_users}),
             "metric": self.metric,
             "seed": self._space.seed,
             "space": {p: d.model_dump(exclude_unset=True) for p, d in self._space.space.items()},

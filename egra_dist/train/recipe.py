@@ -7,8 +7,16 @@ from egra_dist.config import TableSettings, TrainingSettings
 from egra_dist.extension import code_digests
 
 
-def training_recipe(settings: TrainingSettings, seed: int) -> dict[str, Any]:
-    """Settings, seed, and the content of what the settings name: user's code, earlier vectors."""
+def training_recipe(
+    settings: TrainingSettings, seed: int, num_users: int | None = None
+) -> dict[str, Any]:
+    """What decides the result, beside the data and the graphs.
+
+    Args:
+        settings: The training; of the user's code and earlier vectors that it names the content.
+        seed: Of what is drawn at random.
+        num_users: How many decide which state is the best; None for all.
+    """
     fields = settings.model_dump(mode="json")
     recipe = {**fields, "seed": seed, **code_digests(fields)}
     if settings.tables == TableSettings():
@@ -17,4 +25,6 @@ def training_recipe(settings: TrainingSettings, seed: int) -> dict[str, Any]:
         del recipe["warm_start"]
     else:
         recipe["warm_start"] = exported_identity(settings.warm_start)
+    if num_users is not None:
+        recipe["num_users"] = num_users
     return recipe
