@@ -88,7 +88,8 @@ class Bm3(Recommender):
         """A target without gradient; the mask is the same for every number of ranks."""
         share = self._settings.model.bm3.dropout
         sizes = [len(one) for one in batch.shares]
-        kept = keep_mask(sizes, target.shape[1], share, batch.step, number, target.device)
+        device, width = target.device, target.shape[1]
+        kept = keep_mask(sizes, width, share, batch.step, number, device, self.seed)
         return target.detach() * kept / (1 - share)
 
 

@@ -5,13 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from egra_dist.graph.sampler import combine_keys
 from egra_dist.model.exchange import rank
-
-_MAX_DRAWS_PER_STEP = 64
 
 
 def keep_mask(
-    sizes: Sequence[int], width: int, dropout: float, step: int, number: int, device: torch.device
+    sizes: Sequence[int],
+    width: int,
+    dropout: float,
+    step: int,
+    number: int,
+    device: torch.device,
+    seed: int = 0,
 ) -> Tensor:
     """What this rank keeps of its rows of a batch.
 
@@ -22,12 +27,13 @@ def keep_mask(
         step: Global step.
         number: Tells several masks of a step apart.
         device: Where the mask goes.
+        seed: Seed of the training.
 
     Returns:
         ``bool [sizes[rank], width]``.
     """
-    assert number < _MAX_DRAWS_PER_STEP
-    random = torch.Generator().manual_seed(step * _MAX_DRAWS_PER_STEP + number)
+    key = combine_keys(seed, step, number) % 2**32  # torch's generator looks at no more bits
+    random = torch.Generator().manual_seed(key)
     drawn = torch.rand(sum(sizes), width, generator=random)
     first = sum(sizes[: rank()])
     return (drawn[first : first + sizes[rank()]] >= dropout).to(device)

@@ -135,7 +135,9 @@ class Egra(Recommender):
             self.modality_branch.num_modalities,
         )
         device = rows.behavior.device
-        kept = [keep_mask(sizes, num_modalities, dropout, step, n, device) for n in range(3)]
+        kept = [
+            keep_mask(sizes, num_modalities, dropout, step, n, device, self.seed) for n in range(3)
+        ]
         side = self.modality_branch.fuse(rows.modalities, rows.behavior, torch.cat(kept))
         return self._finish(rows, side, self._together(rows.behavior, side))
 

@@ -134,12 +134,14 @@ class ModalityBranch(nn.Module):
         return torch.sigmoid(self._logits(modality, features))
 
     def _logits(self, modality: str, features: Tensor) -> Tensor:
-        """``V_m (W_m X_m + b_m) + c_m``; of many rows both maps are made one first."""
+        """``V_m (W_m X_m + b_m) + c_m``, both maps made one first.
+
+        Also of few rows, where that takes longer: how many a rank has must not change how numbers
+        are rounded.
+        """
         project = cast("nn.Linear", self.project[modality])
         purify = cast("nn.Linear", self.purify[modality])
         kept = project.weight.dtype
-        if len(features) < sum(project.weight.shape):
-            return purify(project(features.to(kept)))
         weight = purify.weight @ project.weight
         dtype = self._dtype or kept
         logits = functional.linear(features.to(dtype), weight.to(dtype)).to(kept)

@@ -27,7 +27,12 @@ class Recommender(nn.Module, ABC):
         settings: The training.
         nodes: Who owns which user and item.
         ranking: How positives and negatives are told apart.
+
+    Attributes:
+        seed: Of what is drawn at random in a step.
     """
+
+    seed = 0
 
     def __init__(
         self, settings: TrainingSettings, nodes: NodePartition, ranking: RankingLoss

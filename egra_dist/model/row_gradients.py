@@ -29,8 +29,12 @@ class TableRows(nn.Parameter):
 
     A lookup leaves its gradients in groups, see :meth:`leave_gradients`; a product with the whole
     matrix leaves a dense one, in ``grad``.
+
+    Attributes:
+        first_row: Number of its first row in the whole table.
     """
 
+    first_row = 0
     _groups: Sequence[RowGradients] = ()
     _places: Tensor | None = None
 

@@ -108,9 +108,8 @@ class Commit:
     @property
     def newest_first(self) -> list[Entry]:
         """All of them in the order in which they are worth going on from, each once."""
-        every = [*([self.best] if self.best else []), *self.kept]
-        newest_first = sorted(reversed(every), key=lambda entry: -entry.training.step)
-        return list({entry.name: entry for entry in newest_first}.values())
+        others = [self.best] if self.best and self.best.name not in self.last_names else []
+        return sorted([*reversed(self.kept), *others], key=lambda entry: -entry.training.step)
 
     @property
     def names(self) -> set[str]:

@@ -63,7 +63,7 @@ def train(parts: Parts) -> TrainingState:
     settings = parts.settings
     state = parts.checkpoints.resume()
     while not state.is_finished:
-        parts.optimizers.set_epoch(state.epoch)
+        parts.optimizers.set_epoch(state.epoch, state.step)
         parts.model.start_epoch(state.epoch)
         parts.report.start_epoch(state)
         for batch in parts.propagation.epoch(state.epoch, state.step_of_epoch):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,18 @@ State = dict[str, Tensor]
 Groups = Sequence[RowGradients]
 _ODD, _STRIDE = 0x79B1, 0x9E37
 """Numbers that spread the bits of a row, and columns, over all values of 16 bits."""
+_OF_ROW, _OF_UPDATE, _MIXED = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
+"""Odd numbers that spread rows and updates over all values of 64 bits."""
 
 
 class _TableOptimizer(torch.optim.Optimizer, ABC):
-    """Updates every matrix ``[num_rows, dim]`` that has a gradient."""
+    """Updates every matrix ``[num_rows, dim]`` that has a gradient.
+
+    Attributes:
+        number: Of the next update; what it draws at random follows from it.
+    """
+
+    number = 0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -33,6 +41,7 @@ class _TableOptimizer(torch.optim.Optimizer, ABC):
                     self._update_rows(table, table.take_gradients(), state, group["lr"])
                 else:
                     self._update(table, table.grad, state, group["lr"])
+        self.number += 1
 
     @abstractmethod
     def _new_state(self, table: Tensor) -> State:
@@ -76,21 +85,36 @@ class RowWiseAdagrad(_TableOptimizer):
             squares = torch.linalg.vector_norm(values, dim=1).square_() / values.shape[1]
             own = state["sum"].index_select(0, rows).add_(squares)
             state["sum"].index_copy_(0, rows, own)
-            noise = own.view(torch.int32)
             scale = own.sqrt().add_(self._eps).reciprocal_().mul_(-rate)
             if table.dtype == torch.bfloat16:
                 new = table.index_select(0, rows).float().addcmul_(scale[:, None], values)
+                noise = noise_of(rows + cast("TableRows", table).first_row, self.number)
                 table.index_copy_(0, rows, rounded_at_random(new, noise))
             else:
                 # On a CPU a third of what index_add_ takes.
                 table.scatter_add_(0, rows[:, None].expand_as(values), scale[:, None] * values)
 
 
+def noise_of(rows: Tensor, number: int) -> Tensor:
+    """What is drawn for rows in an update, whoever has them and whatever came before.
+
+    So a training that goes on from a checkpoint, or on another number of workers, rounds as one
+    that was not interrupted.
+
+    Args:
+        rows: Numbers in the whole table, ``int64 [num_rows]``.
+        number: Of the update.
+
+    Returns:
+        ``int32 [num_rows]``.
+    """
+    mixed = (rows + 1) * _OF_ROW + ((number + 1) * _OF_UPDATE) % 2**63
+    mixed = (mixed ^ (mixed >> 29)) * _MIXED
+    return (mixed >> 32).to(torch.int32)
+
+
 def rounded_at_random(values: Tensor, noise: Tensor) -> Tensor:
     """Rounds up or down, each the likelier the nearer, so that small updates add up.
-
-    What is drawn is made of numbers that change with every update: a training that goes on from a
-    checkpoint rounds as one that was not interrupted.
 
     Args:
         values: ``float32 [num_rows, dim]``.
@@ -169,8 +193,15 @@ class Optimizers:
             torch.optim.Adam(dense, lr=settings.dense_learning_rate, fused=True) if dense else None
         )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the learning rates of an epoch: ``rate * decay ** (epoch / decay_epochs)``."""
+    def set_epoch(self, epoch: int, step: int = 0) -> None:
+        """Sets the learning rates of an epoch: ``rate * decay ** (epoch / decay_epochs)``.
+
+        Args:
+            epoch: Epochs done.
+            step: Steps done, over all epochs.
+        """
+        if isinstance(self._tables, _TableOptimizer):
+            self._tables.number = step
         factor = self._settings.decay ** (epoch / self._settings.decay_epochs)
         for group in self._tables.param_groups:
             group["lr"] = self._settings.learning_rate * factor

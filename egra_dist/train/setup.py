@@ -61,6 +61,7 @@ def assemble(
     torch.manual_seed(task.seed)
     training = Csr.load(task.graphs.training)
     model = build_model(task, catalog, training, nodes, device)
+    model.seed = task.seed
     is_sampled = settings.propagation.mode == "sampled"
     optimizers = Optimizers(
         tables.parameters() if isinstance(tables, DirectTables) else tables,
@@ -141,6 +142,8 @@ def _tables(
 
 def _keeping(task: Task, catalog: Catalog) -> Keeping:
     made_from = {**task.inputs, "catalog": catalog.digest, "seed": str(task.seed)}
+    if task.evaluation.num_users is not None:  # scores of other users cannot be compared
+        made_from["evaluated users"] = str(task.evaluation.num_users)
     # Such tables have an id's row on the worker that has the id.
     if task.settings.tables.managed_collision.is_used:
         made_from["number of workers"] = str(dist.get_world_size())

@@ -54,6 +54,8 @@ class DirectTables(EmbeddingTables):
         elif place == "shared":
             self._shards = self._shared(rows)
         self._parameters = {name: TableRows(own) for name, own in rows.items()}
+        for name, own_rows in self._parameters.items():
+            own_rows.first_row = self.partition(name).block(dist.get_rank()).start
 
     def _shared(self, rows: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         """Moves the own rows to where the other ranks see them; nothing if that cannot be."""

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -7,12 +9,12 @@ from egra_dist.model.dropout import keep_mask
 CPU = torch.device("cpu")
 
 
-def mask(monkeypatch, sizes, step=5, number=0, share=0.3, width=6):
+def mask(monkeypatch, sizes, step=5, number=0, share=0.3, width=6, seed=0):
     """The masks of all ranks, one below the other."""
     parts = []
     for rank in range(len(sizes)):
         monkeypatch.setattr(dropout, "rank", lambda rank=rank: rank)
-        parts.append(keep_mask(sizes, width, share, step, number, CPU))
+        parts.append(keep_mask(sizes, width, share, step, number, CPU, seed))
         assert parts[-1].shape == (sizes[rank], width)
     return torch.cat(parts)
 
@@ -29,14 +31,14 @@ def test_mask_does_not_depend_on_how_the_batch_is_shared_out(monkeypatch):
         assert torch.equal(mask(monkeypatch, sizes), whole)
 
 
-def test_steps_and_numbers_draw_masks_of_their_own_and_again_the_same(monkeypatch):
-    masks = {
-        (step, number): mask(monkeypatch, [200], step=step, number=number)
-        for step in (0, 1, 2)
-        for number in (0, 1, 63)
-    }
+def test_seeds_steps_and_numbers_draw_masks_of_their_own_and_again_the_same(monkeypatch):
+    def drawn(seed, step, number):
+        return mask(monkeypatch, [200], step=step, number=number, seed=seed)
+
+    keys = itertools.product((0, 1), (0, 1, 2), (0, 1, 63))
+    masks = {key: drawn(*key) for key in keys}
     for key, first in masks.items():
-        assert torch.equal(mask(monkeypatch, [200], step=key[0], number=key[1]), first)
+        assert torch.equal(drawn(*key), first)
         for other, second in masks.items():
             agreement = (first == second).float().mean().item()
             expected = 1.0 if key == other else 0.7**2 + 0.3**2

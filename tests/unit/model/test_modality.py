@@ -70,6 +70,18 @@ def test_side_is_that_of_the_method(num_modalities):
     torch.testing.assert_close(side, expected.float(), rtol=1e-5, atol=1e-6)
 
 
+def test_rounding_does_not_depend_on_how_many_rows_a_rank_has():
+    torch.manual_seed(0)
+    branch = ModalityBranch({"image": 30}, DIM, None, torch.bfloat16)
+    items, features = torch.randn(200, DIM), torch.randn(200, 30)
+    present = torch.ones(200, dtype=torch.bool)
+    whole = branch.purified("image", items, features, present)
+    for size in (1, 7):
+        parts = zip(*(rows.split(size) for rows in (items, features, present)), strict=True)
+        by_parts = torch.cat([branch.purified("image", *part) for part in parts])
+        torch.testing.assert_close(by_parts, whole, rtol=1e-6, atol=1e-6)
+
+
 def test_missing_modality_gets_no_attention():
     branch, *_ = build(2, missing=[("modality1", 3)])
     propagated = branch.propagate(torch.randn(NUM_ITEMS, DIM))

@@ -8,6 +8,7 @@ from egra_dist.train.optimizers import (
     LazyAdam,
     Optimizers,
     RowWiseAdagrad,
+    noise_of,
     rounded_at_random,
 )
 
@@ -124,11 +125,19 @@ def test_random_rounding_gives_the_values_in_the_mean():
     assert all(len(column.unique()) == 2 for column in drawn[:, :3].T)
 
 
-def test_updates_too_small_for_a_type_add_up():
-    """Each is a hundredth of the step from 1 to the next number that bfloat16 has."""
+@pytest.mark.parametrize("first", [1.0, 1e4])
+def test_updates_too_small_for_a_type_add_up(first):
+    """Each is a hundredth of the step from 1 to the next number that bfloat16 has.
+
+    Also when the squares of gradients are too small to change the sum of those before.
+    """
     torch.manual_seed(0)
     small, wide = (TableRows(torch.ones(64, 8, dtype=d)) for d in (torch.bfloat16, torch.float))
-    optimizers = [RowWiseAdagrad([rows], lr=1e-3) for rows in (small, wide)]
+    optimizers = [RowWiseAdagrad([rows], lr=1e-3 * first) for rows in (small, wide)]
+    for optimizer, rows in zip(optimizers, (small, wide), strict=True):
+        rows.leave_gradients([RowGradients(torch.arange(64), torch.full((64, 8), first))])
+        optimizer.step()
+        rows.data.fill_(1)
     for _ in range(400):
         values = 1 + 0.1 * torch.randn(64, 8)
         for rows in (small, wide):
@@ -138,3 +147,21 @@ def test_updates_too_small_for_a_type_add_up():
     moved = 1 - wide.mean()
     assert moved > 0.03
     assert abs(1 - small.float().mean() - moved) < 0.05 * moved
+
+
+def test_rounding_does_not_depend_on_who_has_a_row_nor_on_what_came_before():
+    torch.manual_seed(0)
+    whole, *parts = (TableRows(torch.ones(n, 8, dtype=torch.bfloat16)) for n in (64, 24, 40))
+    parts[1].first_row = 24
+    everywhere, apart = RowWiseAdagrad([whole], lr=1e-3), RowWiseAdagrad(parts, lr=1e-3)
+    everywhere.number = apart.number = 17
+    for _ in range(3):
+        values = torch.randn(64, 8)
+        whole.leave_gradients([RowGradients(torch.arange(64), values)])
+        for rows, own in zip(parts, values.split([24, 40]), strict=True):
+            rows.leave_gradients([RowGradients(torch.arange(len(own)).flip(0), own.flip(0))])
+        everywhere.step()
+        apart.step()
+        assert torch.equal(whole, torch.cat(parts))
+    assert len(set(noise_of(torch.arange(4096), 3).tolist())) > 4000
+    assert not torch.equal(noise_of(torch.arange(64), 3), noise_of(torch.arange(64), 4))
