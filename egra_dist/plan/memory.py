@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egra_dist.config import BaselineSettings, ItemGraphSettings, TrainingSettings
+from egra_dist.config import (
+    BaselineSettings,
+    EvaluationSettings,
+    ItemGraphSettings,
+    TrainingSettings,
+)
 from egra_dist.plan import sampled
 from egra_dist.plan.sampled import FLOAT
 from egra_dist.plan.sizes import Sizes
@@ -16,6 +21,8 @@ from egra_dist.plan.sizes import Sizes
 HALF = 2
 INDEX = 4
 POINTER = 8
+PER_INTERACTION = 50
+"""What ranking holds, at its peak, of a training interaction that is masked (measured)."""
 LIBRARIES = 600 * 2**20
 """What a worker's process holds before it has any data: Python, torch, TorchRec, Ray."""
 RECIPROCITY = 0.5
@@ -138,6 +145,14 @@ def memory(
     step = sampled.step_bytes(around, training, widths)
     step["activations"] += FLOAT * _num_pairs(training, len(widths), num_workers)
     return parts | step
+
+
+def ranking_bytes(sizes: Sizes, evaluation: EvaluationSettings, num_workers: int) -> int:
+    """What a worker holds while it ranks: what its users have chosen, and a tile of scores."""
+    num_users = min(evaluation.num_users or sizes.num_users, sizes.num_users)
+    num_masked = sizes.num_interactions * num_users / sizes.num_users / num_workers
+    scores = evaluation.user_batch_size * evaluation.item_tile_size
+    return round(PER_INTERACTION * num_masked) + FLOAT * scores
 
 
 def merged_graph_of(

@@ -122,6 +122,9 @@ def make_plan(config: Config, sizes: Sizes, num_workers: int, memory_per_worker:
         graph = formulas.merged_graph_of(training, config.item_graph, stage == MAIN)
         k = _neighbors_of_features(config, graph)
         parts = formulas.memory(sizes, training, graph, k, num_workers)
+        ranking = formulas.ranking_bytes(sizes, config.evaluation, num_workers)
+        # What a step holds is gone when users are ranked.
+        parts["ranking"] = max(0, ranking - parts["activations"])
         trainings[stage] = TrainingPlan(
             formulas.largest_worker(sizes, graph, k, num_workers),
             parts,

@@ -102,9 +102,12 @@ def run(arguments):
     if arguments.data:
         split, users, items = real_case(arguments.data, arguments.dim)
     else:
-        split, users, items = random_case(arguments.users, arguments.items, arguments.dim)
+        split, users, items = random_case(
+            arguments.users, arguments.items, arguments.dim, arguments.history
+        )
     num_users = len(np.unique(split.held_out.users))
     figures = {"num_users": num_users, "num_items": len(items), "dim": arguments.dim}
+    figures["num_interactions"] = split.training.num_entries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, result = measure(
         lambda: evaluate_vectors(split, users, items, SETTINGS), arguments.repeats
@@ -130,6 +133,7 @@ def main():
     parser.add_argument("--users", type=int, default=50_000)
     parser.add_argument("--items", type=int, default=19_220)
     parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--history", type=int, default=5, help="training interactions of a user")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)

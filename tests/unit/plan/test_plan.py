@@ -1,6 +1,7 @@
 """What a plan predicts, against what the real objects take."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from egra_dist.catalog.synth import SynthSettings, synthesize
 from egra_dist.config import (
+    EvaluationSettings,
     ItemGraphSettings,
     OptimizerSettings,
     PropagationSettings,
@@ -144,6 +146,22 @@ def test_tables_and_optimizer_have_the_predicted_size(known, tables, mode, dtype
     ]
     assert sum(one.nbytes for one in parameters.values()) == predicted["tables"]
     assert sum(one.nbytes for one in states if one.dim()) == predicted["optimizer"]
+
+
+def test_ranking_counts_who_is_evaluated_and_only_what_is_beyond_a_step(known):
+    _, counted, _ = known
+    many = replace(counted, num_interactions=10**9)
+    everybody, some = (EvaluationSettings(num_users=n) for n in (None, counted.num_users // 4))
+    tile = 4 * everybody.user_batch_size * everybody.item_tile_size
+    alone = memory.ranking_bytes(many, everybody, 1) - tile
+    assert alone == near(50e9)
+    assert memory.ranking_bytes(many, everybody, 4) - tile == near(alone / 4)
+    assert memory.ranking_bytes(many, some, 1) - tile == near(alone / 4)
+    parts = make_plan(load_config(None), many, 1, 2**40).trainings["train"].memory
+    assert parts["ranking"] + parts["activations"] == alone + tile
+    assert (
+        make_plan(load_config(None), counted, 1, 2**40).trainings["train"].memory["ranking"] < 2**27
+    )
 
 
 def test_parts_shrink_with_the_workers_and_one_worker_receives_nothing(known):
