@@ -129,7 +129,7 @@ def _check(settings: EventSettings) -> None:
     if settings.split != "ratio" and settings.time is None:
         raise UserError(f"--split {settings.split}: needs the order of events, --time COL")
     ratios = settings.ratios
-    if min(ratios) < 0 or ratios[0] == 0 or abs(sum(ratios) - 1) > 1e-6:
+    if not (min(ratios) >= 0 and ratios[0] > 0 and abs(sum(ratios) - 1) <= 1e-6):
         shares = ",".join(f"{ratio:g}" for ratio in ratios)
         raise UserError(f"--ratios {shares}: must be train, valid, test shares that sum to 1")
 

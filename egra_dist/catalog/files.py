@@ -65,6 +65,10 @@ class Source:
             raise UserError(
                 f"{self.path}: column {name!r} is {column.type}, must be strings or integers"
             )
+        largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None
+        if largest is not None and largest >= 2**63:
+            row = pc.index(column, pa.scalar(largest, pa.uint64())).as_py()
+            raise self.error(row, f"{name} is {largest}, must be below 2^63, or a string")
         missing = pc.equal(column, "") if is_text else pc.is_null(column)
         if (row := pc.index(pc.fill_null(missing, True), True).as_py()) >= 0:
             value = column[row].as_py()
@@ -116,7 +120,7 @@ def _read_part(
         if part.suffix in _PARQUET:
             _check_columns(part, pq.read_schema(part).names, required)
             return pq.read_table(part, columns=wanted)
-        parse = csv.ParseOptions(delimiter=_DELIMITERS[part.suffix])
+        parse = csv.ParseOptions(delimiter=_DELIMITERS[part.suffix], newlines_in_values=True)
         with csv.open_csv(part, parse_options=parse) as reader:
             _check_columns(part, reader.schema.names, required)
         convert = csv.ConvertOptions(

@@ -197,9 +197,11 @@ def _read_ids(path: Path, id_column: str) -> Source:
     if path.suffix != ".txt":
         return read_source(path, (id_column,), text=(id_column,))
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    # Not splitlines: an id may have what Unicode calls a line's end.
+    lines = text.removesuffix("\n").split("\n") if text else []
     return Source(path, (path,), (pa.table({id_column: pa.array(lines, pa.string())}),))
 
 

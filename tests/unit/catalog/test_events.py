@@ -206,3 +206,31 @@ def test_real_events_end_where_the_published_split_does(data_folder, tmp_path):
     assert (catalog.num_users, catalog.num_items) == (50_000, 19_220)
     assert [catalog.num_interactions(split) for split in SPLITS] == [259_708, 50_000, 50_000]
     assert catalog.item_column("title").null_count == 0
+
+
+def test_a_large_csv_file_may_have_line_breaks_within_quotes(tmp_path):
+    """Arrow reads it in blocks of a megabyte, which end anywhere."""
+    num_rows = 20_000
+    path = tmp_path / "events.csv"
+    review = "nice\nagain, would buy, really " + 40 * "x"
+    rows = [f'u{row % 200},i{row % 300},"{review}"' for row in range(num_rows)]
+    path.write_text("\n".join(["user,item,review", *rows]) + "\n")
+    assert path.stat().st_size > 2**20
+    catalog = ingest_events(path, tmp_path / "catalog", COLUMNS)
+    assert (catalog.num_users, catalog.num_items) == (200, 300)
+
+
+def test_ids_of_a_text_file_may_have_what_unicode_calls_the_end_of_a_line(tmp_path):
+    odd = "x\u2028\x0cy"
+    path = write_events(tmp_path / "events.parquet", [("a", odd), ("a", "z"), ("b", odd)])
+    np.save(tmp_path / "image.npy", np.array([[3.0], [1.0]], np.float16))
+    ids = tmp_path / "ids.txt"
+    ids.write_text(f"\ufeff{odd}\nz\n", encoding="utf-8")
+    options = ItemOptions(
+        None, features={"image": str(tmp_path / "image.npy")}, feature_ids={"": ids}
+    )
+    catalog = ingest_events(path, tmp_path / "catalog", COLUMNS, options)
+    values = dict(
+        zip(catalog.raw_ids("items").to_pylist(), catalog.features("image").values, strict=True)
+    )
+    assert values == {odd: [3.0], "z": [1.0]}

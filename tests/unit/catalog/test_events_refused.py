@@ -20,6 +20,13 @@ def test_a_bad_id_is_named(tmp_path, rows, message):
     refused(write_events(tmp_path / "events.parquet", rows), tmp_path, message)
 
 
+def test_an_id_that_no_int64_holds_is_named(tmp_path):
+    table = {"user": pa.array([1, 2**63, 3], pa.uint64()), "item": pa.array([1, 2, 3])}
+    pq.write_table(pa.table(table), tmp_path / "events.parquet")
+    message = f"events.parquet: row 2: user is {2**63}, must be below 2^63, or a string"
+    refused(tmp_path / "events.parquet", tmp_path, message)
+
+
 def test_a_bad_row_of_a_later_part_is_named(tmp_path):
     folder = tmp_path / "events"
     folder.mkdir()
