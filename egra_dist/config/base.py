@@ -10,6 +10,7 @@ from egra_dist.extension import is_own
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -35,6 +36,6 @@ class OneOf:
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are refused, values cannot change."""
+    """Base of all settings: unknown keys are refused, values are finite and cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -58,7 +58,7 @@ class ItemGraphSettings(Settings):
     those of largest weighted score."""
     modality_weights: dict[str, NonNegativeFloat] = {}
     """Weight of each modality in a combination; 1 where not given."""
-    k: PositiveInt = 10
+    k: Annotated[int, Field(ge=1, le=200)] = 10
     """Neighbours per item."""
     weight: Literal["binary", "cosine"] = "binary"
     """What an edge counts before normalisation: 1, or the cosine of its two vectors."""

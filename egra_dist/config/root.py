@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from egra_dist.config.base import NonNegativeInt, Settings
+from egra_dist.config.base import Seed, Settings
 from egra_dist.config.graphs import FeatureGraphSettings, FeatureSettings, ItemGraphSettings
 from egra_dist.config.running import (
     ClusterSettings,
@@ -46,7 +46,7 @@ class BaselineSettings(TrainingSettings):
 class Config(Settings):
     """All settings of a run."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Of everything that is drawn at random."""
     baselines: dict[str, BaselineSettings] = {}
     """Models that are trained and evaluated beside the pretrained one and EGRA, by name."""

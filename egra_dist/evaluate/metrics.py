@@ -7,6 +7,7 @@ tile and number of workers.
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ _FRACTION_BITS = 36
 """A user's value of a metric is at most 1, so int64 sums hold at least 2**27 users."""
 _SQUARE_SHIFT = 18
 """Squares of values cut to half as many bits fit as well."""
+_EXACT_BITS = 80
+"""Of a fixed-point number that holds every discount as it is."""
 _QUANTILE = 1.96
 """Of the normal distribution, for intervals that hold 95 % of all means."""
 
@@ -36,7 +39,9 @@ class MetricSums:
         self._squares = torch.zeros_like(self._sums)
         discounts = [1 / math.log2(rank + 2) for rank in range(self.cutoffs[-1])]
         self._discounts = torch.tensor(discounts, dtype=torch.float64, device=device)
-        ideal = [math.fsum(discounts[:length]) for length in range(len(discounts) + 1)]
+        # Sums of whole numbers, so that each is rounded once.
+        scaled = (int(math.ldexp(discount, _EXACT_BITS)) for discount in discounts)
+        ideal = [total / 2**_EXACT_BITS for total in accumulate(scaled, initial=0)]
         self._ideal_gains = torch.tensor(ideal, dtype=torch.float64, device=device)
 
     def add(self, users: Tensor, ranks: Tensor) -> None:

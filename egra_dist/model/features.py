@@ -8,6 +8,20 @@ from torch import Tensor, nn
 from egra_dist.errors import UserError
 
 
+class PerModality(nn.ModuleDict):
+    """Modules by modality, whose name may be one that torch's dictionary has itself (``type``)."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__({_own_name(name): module for name, module in modules.items()})
+
+    def __getitem__(self, key: str) -> nn.Module:
+        return super().__getitem__(_own_name(key))
+
+
+def _own_name(modality: str) -> str:
+    return f"modality {modality}" if hasattr(nn.ModuleDict, modality) else modality
+
+
 class Projection(nn.Module):
     """``x'_m = W_m X_m + b_m`` for every modality; zeros where it is missing.
 
@@ -26,7 +40,7 @@ class Projection(nn.Module):
             raise UserError("this model needs items with at least one modality; there is none")
         self._features = dict(features)
         self._present = {name: (x != 0).any(1, keepdim=True) for name, x in features.items()}
-        self.linear = nn.ModuleDict(
+        self.linear = PerModality(
             {name: nn.Linear(values.shape[1], dim) for name, values in features.items()}
         )
 

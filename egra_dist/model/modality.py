@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from egra_dist.model.features import PerModality
 from egra_dist.model.fusion import fuse
 from egra_dist.model.gated import gated_product
 from egra_dist.model.propagation import PartitionedMatrix
@@ -63,9 +64,9 @@ class ModalityBranch(nn.Module):
         self._dtype = dtype
         self.names = tuple(widths)
         self._graph = graph
-        self.project = _per_modality({m: nn.Linear(widths[m], dim) for m in self.names})
-        self.purify = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
-        self.gate = _per_modality({m: nn.Linear(dim, dim) for m in self.names})
+        self.project = PerModality({m: nn.Linear(widths[m], dim) for m in self.names})
+        self.purify = PerModality({m: nn.Linear(dim, dim) for m in self.names})
+        self.gate = PerModality({m: nn.Linear(dim, dim) for m in self.names})
         self.query = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
 
     def propagate(
@@ -202,7 +203,3 @@ class ModalityBranch(nn.Module):
         logits = self.query(views).squeeze(2).masked_fill(~is_there, torch.finfo(views.dtype).min)
         gates = torch.stack([self.gate[m](behavior) for m in self.names], dim=1)
         return is_there, torch.softmax(logits, dim=1), torch.sigmoid(gates)
-
-
-def _per_modality(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
-    return nn.ModuleDict(dict(modules))

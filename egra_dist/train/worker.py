@@ -14,6 +14,7 @@ from torch import Tensor
 from egra_dist.catalog.catalog import Catalog
 from egra_dist.cluster.processor import multiplies_bfloat16_fast
 from egra_dist.config import MAIN
+from egra_dist.errors import UserError
 from egra_dist.evaluate.split import Split
 from egra_dist.files import write_failures_named, write_json
 from egra_dist.graph.csr import Csr
@@ -52,6 +53,11 @@ def train_worker(config: dict[str, Any]) -> None:
     except EndedError as error:
         if error.ending != Ending.STOPPED:
             raise  # so that the group is started again
+    except FloatingPointError as error:
+        raise UserError(
+            f"{task.stage}: {error}; try a smaller optimizer.learning_rate, which is "
+            f"{task.settings.optimizer.learning_rate:g}"
+        ) from None
     finally:
         parts.report.close()
 

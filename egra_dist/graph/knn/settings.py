@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from egra_dist.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings
+from egra_dist.config.base import NonNegativeFloat, PositiveInt, Seed, Settings
 
 Metric = Literal["cosine", "inner_product", "l2"]
 
@@ -20,7 +20,7 @@ class KnnSettings(Settings):
     """All pairs, or the routed self-join; ``auto`` predicts the cost of both."""
     recall: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Share of true neighbours that the routed self-join must find, measured on a sample."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Decides the lists and the audited sample; the same seed gives the same graph."""
     list_size: PositiveInt | None = None
     """Rows per list of the routed self-join, about; chosen when not given."""

@@ -119,3 +119,9 @@ def test_margins_are_those_of_the_users_values():
         margin = 1.96 * of_users.std(ddof=1) / np.sqrt(num_users)
         assert sums.margins()[f"{name}_at_5"] == pytest.approx(margin, rel=1e-3)
     assert set(sums.margins()) == set(sums.means())
+
+
+def test_ideal_gains_are_rounded_once():
+    sums = MetricSums([20, 700])
+    discounts = [1 / math.log2(rank + 2) for rank in range(700)]
+    assert sums._ideal_gains.tolist() == [math.fsum(discounts[:n]) for n in range(701)]

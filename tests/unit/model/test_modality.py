@@ -9,6 +9,7 @@ from egra_dist.config import TrainingSettings
 from egra_dist.graph.partition import NodePartition, RowPartition
 from egra_dist.model.batch import Propagated
 from egra_dist.model.egra import Egra
+from egra_dist.model.features import PerModality
 from egra_dist.model.modality import ModalityBranch, WholeModalityGraph
 from egra_dist.model.propagation import PartitionedMatrix
 from egra_dist.model.ranking import RankingLoss
@@ -166,3 +167,13 @@ def test_gradient_of_the_fusion_is_the_numerical_one():
         return branch.fuse(views * present, behavior)
 
     assert torch.autograd.gradcheck(fuse, (*inputs, *parameters))
+
+
+def test_a_modality_may_be_named_as_what_a_dictionary_of_torch_has():
+    names = [name for name in dir(torch.nn.ModuleDict) if not name.startswith("__")]
+    assert {"type", "train", "keys"} <= set(names)
+    modules = {name: torch.nn.Linear(2, 1) for name in [*names, "image"]}
+    found = PerModality(modules)
+    assert all(found[name] is module for name, module in modules.items())
+    assert "image.weight" in found.state_dict()
+    assert len(found.state_dict()) == 2 * len(modules)
