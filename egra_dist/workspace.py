@@ -1,5 +1,6 @@
 """What the stages of a run share: its folder, its record in MLflow, and Ray where one needs it."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ ARTIFACTS = "artifacts.json"
 """Names, in a run folder, the catalogue and the artifact of each stage so far: finished, or being
 made."""
 ARTIFACTS_FOLDER = "artifacts"
+_CHANGES_NO_RESULT = {"cluster", "tracking", "export", "evaluation", "history", "baselines"}
+"""Sections without effect on what the run is about: the model that it trains."""
 
 
 class Workspace:
@@ -72,11 +75,13 @@ class Workspace:
         self.verbosity = verbosity
         self.artifacts = (artifacts or out / ARTIFACTS_FOLDER).resolve()
         self._places = {"catalog": str(catalog.path.resolve()), **(places or {})}
+        self._identity = _identity(config, catalog)
         self._resources = ExitStack()
         self._dataset = as_dataset(catalog)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             settings = yaml.safe_dump(redacted(config.model_dump(mode="json")), sort_keys=False)
+            self._places = {**_places_of_the_same(self.folder, settings, catalog), **self._places}
             (self.folder / CONFIG).write_text(settings)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
@@ -198,7 +203,27 @@ class Workspace:
             tracking.run_name,
             tags={**self._tags, **tags},
             params=self.config.model_dump(mode="json"),
+            identity=self._identity,
         )
+
+
+def _identity(config: Config, catalog: Catalog) -> str:
+    settings = config.model_dump(mode="json", exclude=_CHANGES_NO_RESULT)
+    settings["num_users"] = config.evaluation.num_users
+    return digest_of("run", settings, {"catalog": catalog.digest})
+
+
+def _places_of_the_same(folder: Path, settings: str, catalog: Catalog) -> dict[str, str]:
+    """What an earlier call has left, if it had the same settings and data.
+
+    So that a call which stops at an early stage does not forget the later ones.
+    """
+    try:
+        places: dict[str, str] = json.loads((folder / ARTIFACTS).read_text())
+        is_same = (folder / CONFIG).read_text() == settings
+    except (OSError, ValueError):
+        return {}
+    return places if is_same and places.get("catalog") == str(catalog.path.resolve()) else {}
 
 
 def _own(tags: Mapping[str, str]) -> dict[str, str]:

@@ -59,6 +59,7 @@ class Experiment(ArtifactLog):
         run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
+        identity: str | None = None,
     ) -> Self:
         """Starts the parent run, or goes on with the one that this run folder had.
 
@@ -70,6 +71,8 @@ class Experiment(ArtifactLog):
             run_name: Name of the parent run; the run folder's name when not given.
             tags: What to filter by. Versions, git state and the machine are added.
             params: Nested settings.
+            identity: What the run is about: where the folder had a run about something else,
+                another one is started.
 
         Raises:
             UserError: If MLflow cannot record at this URI, or another process is running in the
@@ -77,7 +80,7 @@ class Experiment(ArtifactLog):
         """
         wanted = resolve_uri(uri)
         lock = lock_folder(run_folder)
-        ledger = _ledger_for(run_folder, wanted, name)
+        ledger = _ledger_for(run_folder, wanted, name, identity)
         experiment = cls(run_folder, ledger, wanted or default_uri(run_folder), lock)
         experiment._begin(_PARENT, run_name or run_folder.name, params, {**facts(), **(tags or {})})
         return experiment
@@ -216,7 +219,7 @@ class Experiment(ArtifactLog):
         self, stage: str, name: str, params: Mapping[str, Any] | None, tags: Mapping[str, str]
     ) -> None:
         with self._mirror.lock:
-            entry = self._ledger.runs.setdefault(stage, RunEntry(stage, name))
+            entry = self._ledger.entry(stage, name, tags.get("digest"))
             entry.begin()
             short = self._short(flatten(redacted(params or {})), entry)
             entry.add(short, _clean_tags(tags))
@@ -254,12 +257,15 @@ def _write_text(text: str, file: Path) -> None:
     file.write_text(text)
 
 
-def _ledger_for(run_folder: Path, uri: str | None, name: str) -> Ledger:
-    """The ledger to go on with; one for another MLflow is put aside."""
+def _ledger_for(run_folder: Path, uri: str | None, name: str, identity: str | None) -> Ledger:
+    """The ledger to go on with; one for another MLflow, or about another run, is put aside."""
     shown = without_password(uri) if uri else None
     ledger = Ledger.read(run_folder)
     if ledger and (ledger.uri, ledger.experiment) == (shown, name):
-        return ledger
+        ledger.identity = ledger.identity or identity
+        if identity in (None, ledger.identity):
+            return ledger
+        logger.info("%s: had other settings or data before: a new run in MLflow", run_folder)
     if ledger:
         (run_folder / LEDGER).rename(run_folder / f"{LEDGER}.{now_ms()}")
-    return Ledger(shown, name)
+    return Ledger(shown, name, identity=identity)

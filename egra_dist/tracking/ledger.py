@@ -87,12 +87,14 @@ class Ledger:
     Attributes:
         uri: Tracking URI; None for the sqlite file in the run folder, which may be moved.
         experiment: Name of the MLflow experiment.
-        runs: By stage.
+        runs: By stage; of a stage that was made anew the earlier ones, too, under longer names.
+        identity: What the run is about; None where that was not said.
     """
 
     uri: str | None
     experiment: str
     runs: dict[str, RunEntry] = field(default_factory=dict)
+    identity: str | None = None
 
     @classmethod
     def read(cls, run_folder: Path) -> "Ledger | None":
@@ -108,7 +110,7 @@ class Ledger:
             for entry in runs.values():
                 if Path(entry.key).name != entry.key:
                     raise ValueError(f"key {entry.key!r} is no name of a file")
-            return cls(fields["uri"], fields["experiment"], runs)
+            return cls(fields["uri"], fields["experiment"], runs, fields.get("identity"))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,6 +121,20 @@ class Ledger:
     def write(self, run_folder: Path) -> None:
         """Writes the ledger, whole."""
         write_json(run_folder / LEDGER, asdict(self))
+
+    def entry(self, stage: str, name: str, digest: str | None) -> RunEntry:
+        """The run of a stage: the one that it had, unless that was of another result.
+
+        Args:
+            stage: Name of the stage.
+            name: Of a new run.
+            digest: Of the result, if it has one.
+        """
+        known = self.runs.get(stage)
+        if known and digest and known.tags.get("digest", digest) != digest:
+            known.end("KILLED")
+            self.runs[f"{stage}@{known.key}"] = self.runs.pop(stage)
+        return self.runs.setdefault(stage, RunEntry(stage, name))
 
     def find(self, run_id: str) -> RunEntry | None:
         """The run that goes, or went before MLflow answered, by this id."""

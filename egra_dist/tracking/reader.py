@@ -92,10 +92,10 @@ class Records:
                 return runs
 
     def children(self, run: RecordedRun) -> dict[str, RecordedRun]:
-        """The runs of a pipeline's stages, by stage."""
+        """The runs of a pipeline's stages, by stage; of several the newest."""
         experiment_id = self._client.get_run(run.run_id).info.experiment_id
         condition = f"tags.`{_PARENT_TAG}` = '{run.run_id}'"
-        found = self._client.search_runs([experiment_id], condition)
+        found = self._client.search_runs([experiment_id], condition, order_by=["start_time ASC"])
         return {child.tags.get("stage", child.name): child for child in map(_recorded, found)}
 
     def log_files(self, run_id: str, folder: Path, path: str) -> None:

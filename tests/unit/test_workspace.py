@@ -43,3 +43,20 @@ def test_runs_share_the_artifacts_of_equal_recipes(catalog, tmp_path):
     assert names_tagged(tmp_path) == {"a", "b", "c"} | stages
     places = json.loads((tmp_path / "b" / ARTIFACTS).read_text())
     assert places == {"catalog": str(catalog.path.resolve()), "knn": str(other.folder)}
+
+
+def test_a_call_that_stops_early_forgets_nothing_of_the_same_run(catalog, tmp_path):
+    def places():
+        return json.loads((tmp_path / "a" / ARTIFACTS).read_text())
+
+    def stop_early(**settings):
+        config = parse_config({"tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"}, **settings})
+        with Workspace(config, catalog, tmp_path / "a", tags={"team": "a"}) as workspace:
+            workspace.build("graphs", {}, {}, lambda folder, _: {})
+
+    build_in(catalog, tmp_path / "a", 5, [])
+    known = places()
+    stop_early()
+    assert places().items() > known.items()
+    stop_early(seed=1)
+    assert places().keys() == {"catalog", "graphs"}

@@ -115,6 +115,24 @@ def test_a_terminated_job_ends_its_runs(run_folder):
     assert (parent.status, children["train"].status) == ("KILLED", "KILLED")
 
 
+def test_a_signal_that_comes_within_a_finaliser_is_not_lost(run_folder):
+    code = """
+        import os, signal, sys, time
+        from pathlib import Path
+        from egra_dist.tracking.experiment import Experiment
+        class Finalised:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+        with Experiment.open(None, Path(sys.argv[1]), "egra") as experiment:
+            Finalised()
+            time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(run_folder)]
+    assert subprocess.run(command).returncode == EXIT_STOPPED
+    assert recorded(run_folder)[0].status == "KILLED"
+
+
 def test_a_resumed_run_goes_on_in_the_same_mlflow_runs(run_folder):
     with pytest.raises(RuntimeError), open_experiment(run_folder, params={"a": 1}) as first:
         ids = (first.run_id, first.child("train", {"b": 1}))
@@ -128,6 +146,46 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_runs(run_folder):
     assert (parent.run_id, parent.status) == (ids[0], "FINISHED")
     assert parent.params == {"a": "1", "c": "3"}  # MLflow's parameters cannot change.
     assert Records(default_uri(run_folder)).series(ids[1], "loss") == [(3, 1.0), (4, 0.5)]
+
+
+def test_a_run_about_something_else_is_another_one_in_mlflow(run_folder, caplog):
+    caplog.set_level(logging.INFO, "egra_dist")
+
+    def record(identity, rate):
+        params = {"rate": rate}
+        with open_experiment(run_folder, params=params, identity=identity) as experiment:
+            run_id = experiment.child("train", params)
+            experiment.log_metrics({"loss": rate}, step=3, run_id=run_id)
+            return experiment.run_id, run_id
+
+    first, again, other = record("a", 1.0), record("a", 1.0), record("b", 2.0)
+    assert first == again
+    assert not set(first) & set(other)
+    assert "had other settings or data before: a new run in MLflow" in caplog.text
+    records = Records(default_uri(run_folder))
+    assert records.series(first[1], "loss") == [(3, 1.0)]
+    assert records.series(other[1], "loss") == [(3, 2.0)]
+    params = {run.run_id: run.params for run in records.runs("egra")}
+    assert params[first[0]] == {"rate": "1.0"}
+    assert params[other[0]] == {"rate": "2.0"}
+
+
+def test_a_stage_that_is_made_anew_has_a_run_of_its_own(run_folder):
+    """Below the same parent: other settings of a model beside the one that the run is about."""
+
+    def record(digest, loss):
+        with open_experiment(run_folder, identity="a") as experiment:
+            with experiment.stage("lightgcn", {"loss": loss}, {"digest": digest}) as run_id:
+                experiment.log_metrics({"loss": loss}, step=3, run_id=run_id)
+            return run_id
+
+    first, again, other = record("1", 0.5), record("1", 0.5), record("2", 0.25)
+    assert first == again != other
+    _, children = recorded(run_folder)
+    assert children["lightgcn"].run_id == other, "the newest counts"
+    assert {first, other} <= {run.run_id for run in Records(default_uri(run_folder)).runs("egra")}
+    assert children["lightgcn"].params == {"loss": "0.25"}
+    assert children["lightgcn"].metrics == {"loss": 0.25}
 
 
 def test_long_settings_are_kept_whole_as_artifacts(run_folder):
