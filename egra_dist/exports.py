@@ -28,6 +28,7 @@ USERS = "users"
 """Its Parquet files; a folder of nothing else, so that it is read as one table."""
 _EXPORTED = ("graphs", "train", "history")
 """What an export is made from; the last is only there where the settings ask for it."""
+_OF_EXPORTS = ("export", "cluster", "tracking")
 _USERS_WORTH_RAY = 200_000
 """Below it one process makes their lists in about the time that Ray takes to start."""
 
@@ -55,8 +56,16 @@ class FinishedRun:
             overrides: Settings that differ from the run's, as ``KEY=VALUE``.
 
         Raises:
-            UserError: If it is not the folder of a run, or its training is not finished.
+            UserError: If it is not the folder of a run, its training is not finished, or an
+                override is of what was trained.
         """
+        for override in overrides:
+            if override.partition(".")[0] not in _OF_EXPORTS:
+                name = override.partition("=")[0]
+                raise UserError(
+                    f"--set {name}: the run is trained; sections that an export has: "
+                    f"{', '.join(_OF_EXPORTS)}"
+                )
         try:
             places = json.loads((folder / ARTIFACTS).read_text())
         except (OSError, ValueError):
@@ -128,11 +137,23 @@ def open_explainer(run: Path) -> Explainer:
     data = run / "export" / MODEL / DATA
     if not data.is_dir():
         raise UserError(f"{run}: has no exported model; first: egra-dist export {run}")
+    _check_same_training(finished)
     shares = Path(finished.places.get("train", run)) / SHARES
     graph = Path(finished.places.get("knn", run))
     from egra_dist.serve.egra_model.recommender import Recommender
 
     return Explainer(Recommender.open(data), data, shares, graph)
+
+
+def _check_same_training(run: FinishedRun) -> None:
+    """Refuses an export of another training than the one that the run has now."""
+    exported = read_manifest(run.folder / "export", "export").inputs.get("train")
+    now = Path(run.places.get("train", "")).name
+    if now and exported and not now.endswith(exported):
+        raise UserError(
+            f"{run.folder}: its export is of an earlier training; first: egra-dist export "
+            f"{run.folder}"
+        )
 
 
 def export(

@@ -5,7 +5,7 @@ given) and the item's. Where the training has left what each modality adds to th
 ``q`` times that is the modality's part of the score, and behaviour's part is the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,7 +138,9 @@ class Explainer:
 
     def _parts(self, vector: NDArray[Any], item: int, score: float) -> dict[str, float]:
         modalities = {
-            name: float(vector.astype(np.float64) @ share[item].astype(np.float64))
+            "behavior (modality)" if name == "behavior" else name: float(
+                vector.astype(np.float64) @ share[item].astype(np.float64)
+            )
             for name, share in self._shares.items()
         }
         return {"behavior": score - sum(modalities.values()), **modalities} if modalities else {}
@@ -206,6 +208,13 @@ class Explainer:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)
 
 
+def _parsed(option: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UserError(f"{option} {text!r}: an id {error}") from None
+
+
 def parse_query(recommender: "Recommender", user: str | None, items: list[str]) -> "Query":
     """The query that a user of the command line means.
 
@@ -214,13 +223,11 @@ def parse_query(recommender: "Recommender", user: str | None, items: list[str]) 
     """
     from egra_dist.serve.egra_model.recommender import Query
 
-    try:
-        query = Query(
-            None if user is None else recommender.users.parse(user),
-            tuple(dict.fromkeys(map(recommender.items.parse, items))),
-        )
-    except ValueError as error:
-        raise UserError(f"--user, --items: an id {error}") from None
+    chosen = [_parsed("--items", item, recommender.items.parse) for item in items]
+    query = Query(
+        None if user is None else _parsed("--user", user, recommender.users.parse),
+        tuple(dict.fromkeys(chosen)),
+    )
     if user is not None and recommender.users.find([query.user or user])[0] < 0 and not items:
         raise UserError(f"--user {user}: no such user; give --items that they chose")
     return query

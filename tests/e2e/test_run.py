@@ -152,7 +152,8 @@ def test_exported_run_recommends_says_why_and_is_registered(finished, catalog):
     ("arguments", "words"),
     [
         (["recommend", "{run}"], "give --user ID, or --items A,B"),
-        (["recommend", "{run}", "--user", "x"], "an id must be an integer"),
+        (["recommend", "{run}", "--user", "x"], "--user 'x': an id must be an integer"),
+        (["export", "{run}", "--set", "train.seed=1"], "--set train.seed: the run is trained"),
         (["recommend", "{run}", "--user", "99999"], "--user 99999: no such user; give --items"),
         (["recommend", "{tmp}", "--user", "1"], "not a run folder"),
         (["export", "{tmp}"], "not a run folder"),
