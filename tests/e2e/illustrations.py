@@ -41,7 +41,7 @@ ADDED = {
     r"benchmarks\.knn_placement$": "--rows 200000 --workers 4 --routed-rows 5000",
     r"benchmarks\.plain$": "--data raw --work plain --rounds 1",
     r"benchmarks\.quality$": "--data raw --work quality --data-sets tiktok --minutes 0",
-    r"benchmarks\.ranking$": "--items 300 --users 500 --repeats 1",
+    r"benchmarks\.ranking\b": "--items 300 --users 500 --repeats 1",
     r"benchmarks\.sampled\b": "--items 2000 --steps 2 --warm-up 1",
     r"benchmarks\.scale\b": "--items 2000 --folder scale",
     r"benchmarks\.serving (index|lists)\b": "--items 2000 --users 500",
