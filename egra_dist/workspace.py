@@ -75,7 +75,6 @@ class Workspace:
         self.verbosity = verbosity
         self.artifacts = (artifacts or out / ARTIFACTS_FOLDER).resolve()
         self._places = {"catalog": str(catalog.path.resolve()), **(places or {})}
-        self._identity = _identity(config, catalog)
         self._resources = ExitStack()
         self._dataset = as_dataset(catalog)
         try:
@@ -203,7 +202,7 @@ class Workspace:
             tracking.run_name,
             tags={**self._tags, **tags},
             params=self.config.model_dump(mode="json"),
-            identity=self._identity,
+            identity=_identity(self.config, self.catalog),
         )
 
 
